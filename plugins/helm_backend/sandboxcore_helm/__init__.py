@@ -1,0 +1,1 @@
+"""Helm releases as environments: what ``pip install 'sandboxcore[helm]'`` brings."""

@@ -1,0 +1,376 @@
+"""The making of one environment: claim, render, create, wait."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import random
+import time
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from sandboxcore.errors import CapabilityError, ProvisionError, ProvisionTimeoutError, ServiceFailedError, UsageError
+from sandboxcore.values import Event
+from sandboxcore_kubernetes.errors import ApiError
+from sandboxcore_kubernetes.naming import CREATED, OWNER, RUN_ID, label_value
+
+from ._creating import Creator, dressed, refusal
+from ._describe import Record, environment_ref
+from ._health import HealthWatch, limits
+from ._helm import HelmFailedError, helm_error
+from ._hookrun import run_hooks
+from ._identity import Identity, record_annotations, record_labels
+from ._manifest import objects_of
+from ._markers import new_release_name
+from ._pattern import NAME_SIGN, Pattern
+from ._plan import Plan, merge
+from ._proof import NotProvenError
+from ._readiness import awaited
+from ._record import record_name, record_secret, status_patch
+from ._release import Release
+from ._together import first
+from ._waiting import Gates, all_ready, service_of
+
+if TYPE_CHECKING:
+    from sandboxcore.abc import Emit
+    from sandboxcore.spec import EnvironmentSpec
+    from sandboxcore.values import Claim, EnvironmentRef
+    from sandboxcore_kubernetes.pods import PodState
+
+    from ._charts import Chart
+    from ._provisioner import Tools
+
+__all__ = ("Making",)
+
+_NAMES_TRIED = 5
+#: Seconds past the time limit, within the one that the core grants.
+_LAST_WORD = 0.6
+_STRAYS_SECONDS = 0.3
+#: Who it is, what it is, its objects, and its record where that is ours to finish.
+_Made: TypeAlias = tuple[Identity, Release, list[dict[str, Any]], dict[str, Any] | None]
+
+
+class Making:
+    """One environment on its way.
+
+    Args:
+        tools: What the session shares.
+        spec: As it was asked for.
+        plan: The release that it becomes.
+    """
+
+    def __init__(self, tools: Tools, spec: EnvironmentSpec, plan: Plan, claim: Claim, emit: Emit) -> None:
+        self.claim = claim
+        #: Whether anything may have been created.
+        self.begun = False
+        self._tools = tools
+        self._spec = spec
+        self._plan = plan
+        self._emit = emit
+        self._creator = Creator(tools.cluster)
+        self._deadline = asyncio.get_running_loop().time() + claim.timeout
+        self._now = time.time()
+        self._lease: str | None = None
+        self._phase = "the API server"
+        self._ran_helm = False
+
+    async def settled(self) -> None:
+        """Wait until no request is on its way any more."""
+        await self._creator.settled()
+        if self._ran_helm:
+            # A program that was killed may have sent something that the server is still at.
+            await asyncio.sleep(_STRAYS_SECONDS)
+
+    async def make(self) -> EnvironmentRef:
+        """Make it.
+
+        Raises:
+            ProvisionTimeoutError: It was not ready in time.
+        """
+        try:
+            # What waits knows better what it waited for, and has the first word.
+            async with asyncio.timeout_at(self._deadline + _LAST_WORD):
+                return await self._make()
+        except ProvisionTimeoutError:
+            raise
+        except TimeoutError:
+            whose = ", ".join(repr(name) for name in self._spec.services)
+            raise ProvisionTimeoutError(
+                f"environment {self.claim.environment_id!r} (services {whose}) was not ready after {self.claim.timeout:g} s; "
+                f"it still waited for {self._phase}"
+            ) from None
+
+    async def _make(self) -> EnvironmentRef:
+        tools = self._tools
+        self._phase = "its chart"
+        chart = await tools.charts.get(self._plan.chart, version=self._plan.version, repo=self._plan.repo)
+        if chart.built_in:
+            await self._check_cluster()
+        await tools.ensure_namespace()
+        plan = await self._own_values(chart)
+        pattern, plan, reason = await self._choose(chart, plan)
+        self._phase = "a place to be created in"
+        async with tools.creating:
+            self._phase = "the API server to take its objects"
+            self.begun = True
+            await self._claim_it(chart)
+            if pattern is not None:
+                identity, release, objects, secret = await self._create(chart, plan, pattern)
+            else:
+                identity, release, objects, secret = await self._install(chart, plan)
+        self._say(identity, "helm" if pattern is None else "render-once", reason)
+        pods = await self._ready(chart, identity, release, objects)
+        return await self._finished(identity, release, secret, pods)
+
+    # -- before anything is created
+
+    async def _check_cluster(self) -> None:
+        """Refuse what the cluster can't do.
+
+        Raises:
+            CapabilityError: Nothing was created.
+        """
+        from ._values import requirements
+
+        if self._tools.config.guest == "carry" and any(service.get("user") for service in _services(self._plan)):
+            raise CapabilityError("a user by name needs the guest's own lookup", hint="set guest to 'mount', or give a number")
+        wanting = requirements(self._plan.values).cilium
+        if wanting and not await self._tools.has_cilium():
+            raise CapabilityError(
+                f"{', '.join(wanting)}: the cluster has no Cilium, and plain network policies can't do that",
+                hint="give address ranges (allowCIDR), or use a cluster with Cilium",
+            )
+
+    async def _own_values(self, chart: Chart) -> Plan:
+        """Add what the built-in chart takes from us."""
+        if not chart.built_in:
+            return self._plan
+        ours: dict[str, Any] = {"sandboxcore": {"labels": {RUN_ID: self.claim.run_id}}}
+        if self._tools.config.guest == "mount":
+            # Of the run's own ConfigMap; an environment that outlives the run has one of its own.
+            name = f"sandboxcore-guest-{NAME_SIGN}" if self.claim.keep else f"{lease_name(self.claim.run_id)}-guest"
+            ours["guest"] = {"configMap": name}
+        if any(service.get("dependsOn") for service in _services(self._plan)):
+            ours["schedulingGates"] = True
+        dns = self._plan.values.get("dns") or {}
+        if not dns.get("nameservers") and (found := await self._tools.resolvers(dns.get("namespace") or "kube-system")):
+            ours["dns"] = {"nameservers": found}
+        return dataclasses.replace(self._plan, values=merge(self._plan.values, ours))
+
+    async def _choose(self, chart: Chart, plan: Plan) -> tuple[Pattern | None, Plan, str]:
+        """Decide for an engine; returns the pattern to fill, the plan that it is of, and why there is none."""
+        engine = self._tools.config.engine
+        if engine == "helm":
+            return None, plan, "the configuration says so"
+        alone = chart.built_in or engine == "render-once"
+        try:
+            try:
+                return await self._tools.prover.pattern(chart, plan, alone=alone), plan, ""
+            except NotProvenError as error:
+                if not error.holes or not plan.varying:
+                    raise
+                fixed = plan.fixed()
+                return await self._tools.prover.pattern(chart, fixed, alone=alone), fixed, ""
+        except NotProvenError as error:
+            if engine == "render-once":
+                raise UsageError(
+                    f"chart {chart.scan.name!r} can't be rendered once: {error.reason}", hint="set engine to 'auto' or 'helm'"
+                ) from None
+            return None, plan, error.reason
+
+    def _say(self, identity: Identity, engine: str, reason: str) -> None:
+        attributes = {"release": identity.release, "engine": engine} | ({"reason": reason} if reason else {})
+        self._emit(Event(name="helm.release.created", time=time.time(), attributes=attributes))
+
+    # -- creating
+
+    async def _claim_it(self, chart: Chart) -> None:
+        if self.claim.keep:
+            return
+        self._lease = await self._creator.unbroken(self._tools.claim.hold(self.claim))
+        if chart.built_in and self._tools.config.guest == "mount":
+            await self._creator.unbroken(self._tools.claim.guest())
+
+    def _identity(self, release: str) -> Identity:
+        return Identity(
+            namespace=self._tools.namespace,
+            release=release,
+            run_id=self.claim.run_id,
+            environment_id=self.claim.environment_id,
+        )
+
+    def _record_labels(self, identity: Identity, engine: str) -> dict[str, str]:
+        own = self._tools.config.labels
+        return record_labels(identity, self.claim, own, engine=engine, lease=self._lease, now=self._now)
+
+    @property
+    def _annotations(self) -> dict[str, str]:
+        values = self._plan.values.get("services")
+        known = self._plan.built_in and "values" not in self._spec.options.get("helm", {})
+        services = tuple(self._spec.services) if known else tuple(values) if isinstance(values, dict) else ()
+        default = self._spec.default_service if known else self._spec.default or ""
+        return record_annotations(self.claim, default=default, services=services, now=self._now)
+
+    def _description(self) -> str:
+        return f"Install complete; environment {self.claim.environment_id} of run {self.claim.run_id}, by {self.claim.owner}"
+
+    async def _create(self, chart: Chart, plan: Plan, pattern: Pattern) -> _Made:
+        """Create a release natively: record, hooks before, objects.
+
+        Raises:
+            ProvisionError: The server refuses.
+        """
+        name = plan.release
+        words = self._tools.prover.words(chart, plan)
+        for _ in range(_NAMES_TRIED):
+            chosen = name or new_release_name(self.claim.environment_id[:8], words)
+            if chosen is None:
+                raise ProvisionError(
+                    "no release name can be found that has no word of the chart in it", hint="set engine to 'helm'"
+                )
+            release, objects = pattern.fill(chosen, self._tools.namespace, plan.texts)
+            if await self._audited(chart, plan, release, objects):
+                identity = self._identity(chosen)
+                secret = await self._take_name(identity, release)
+                if secret is not None:
+                    await self._create_objects(identity, release, objects)
+                    return identity, release, objects, secret
+                if name:
+                    raise ProvisionError(f"release {name!r} exists already in namespace {identity.namespace!r}")
+            else:
+                self._tools.prover.refuse(chart, plan, "helm rendered it in another way under its own name")
+                return await self._install(chart, plan)
+        raise ProvisionError("no free release name was found")
+
+    async def _take_name(self, identity: Identity, release: Release) -> dict[str, Any] | None:
+        """Write the record, which reserves the name; None: it is taken."""
+        secret = record_secret(
+            release,
+            status="pending-install",
+            description="Initial install underway",
+            labels=self._record_labels(identity, "render-once"),
+            annotations=self._annotations,
+            first=self._now,
+        )
+        try:
+            await self._creator.post(secret)
+        except ApiError as error:
+            if error.reason == "AlreadyExists":
+                return None
+            raise refusal(error, f"release {release.name!r} could not be recorded") from error
+        return secret
+
+    async def _create_objects(self, identity: Identity, release: Release, objects: list[dict[str, Any]]) -> None:
+        if self.claim.keep and self._plan.built_in and self._tools.config.guest == "mount":
+            name = f"sandboxcore-guest-{identity.release}"
+            await self._creator.unbroken(self._tools.claim.own_guest(name, identity.labels))
+        await run_hooks(self._tools.cluster, self._creator, identity, release.hooks, "pre-install", deadline=self._deadline)
+        await self._creator.post_all([dressed(body, identity) for body in objects], identity.namespace)
+
+    async def _audited(self, chart: Chart, plan: Plan, release: Release, objects: list[dict[str, Any]]) -> bool:
+        """Compare with what helm renders under this very name, now and then; False: it differs."""
+        if random.random() >= self._tools.config.audit:
+            return True
+        values = plan.values_for(release.name)
+        try:
+            rendered = await self._tools.helm.dry_run(release.name, str(chart.path), values, labels={})
+        except HelmFailedError as failure:
+            raise helm_error(failure, f"chart {chart.scan.name!r}") from None
+        return objects_of(rendered.manifest) == objects
+
+    async def _install(self, chart: Chart, plan: Plan) -> _Made:
+        """Have helm create the release.
+
+        Raises:
+            SandboxError: With helm's message. Objects may be there.
+        """
+        name = plan.release or new_release_name(self.claim.environment_id[:8], ()) or self.claim.environment_id
+        identity = self._identity(name)
+        if self.claim.keep and chart.built_in and self._tools.config.guest == "mount":
+            await self._creator.unbroken(self._tools.claim.own_guest(f"sandboxcore-guest-{name}", identity.labels))
+        labels = self._record_labels(identity, "helm")
+        self._ran_helm = True
+        try:
+            release = await self._tools.helm.install(
+                name,
+                str(chart.path),
+                plan.values_for(name),
+                labels=labels,
+                description=self._description(),
+                hooks=chart.scan.early_hooks,
+                timeout=max(1.0, self._deadline - asyncio.get_running_loop().time()),
+            )
+        except HelmFailedError as failure:
+            raise helm_error(failure, f"release {name!r} of chart {chart.scan.name!r}") from None
+        await self._creator.unbroken(
+            self._tools.cluster.patch(
+                "Secret", record_name(name), {"metadata": {"annotations": self._annotations}}, namespace=identity.namespace
+            )
+        )
+        return identity, release, objects_of(release.manifest), None
+
+    # -- until it is ready
+
+    async def _ready(self, chart: Chart, identity: Identity, release: Release, objects: list[dict[str, Any]]) -> list[PodState]:
+        self._phase = "its pods"
+        cluster = self._tools.cluster
+        own = f"{RUN_ID}={label_value(self.claim.run_id)}"
+        selector = own if chart.built_in else "app.kubernetes.io/instance"
+        wanted = awaited(objects, jobs=self._tools.config.wait_for_jobs)
+        async with cluster.pods(identity.namespace, selector) as watch:
+            checked = self._checked(objects)
+            with Gates(cluster, watch, objects, identity.namespace) as gates, HealthWatch(watch, checked) as health:
+                work = all_ready(cluster, watch, identity, wanted, emit=self._emit, deadline=self._deadline)
+                await first(work, gates.failed(), health.failed())
+            if not chart.scan.early_hooks:
+                self._phase = "its post-install hooks"
+                await run_hooks(cluster, self._creator, identity, release.hooks, "post-install", deadline=self._deadline)
+            pods = [pod for pod in watch.pods.values() if pod.labels.get("app.kubernetes.io/instance") == identity.release]
+        if not any(pod.service for pod in pods):
+            raise ProvisionError(
+                f"release {identity.release!r} of chart {chart.scan.name!r} has no sandbox",
+                hint="a sandbox is a pod with the labels app.kubernetes.io/instance (the release's name) and inspect/service",
+            )
+        return pods
+
+    def _checked(self, objects: list[dict[str, Any]]) -> dict[str, int]:
+        """Map pods of services that the spec has a health check for to how often it may fail."""
+        if not self._plan.built_in or "values" in self._spec.options.get("helm", {}):
+            return {}
+        by_service = limits(self._spec)
+        pods = {body["metadata"]["name"]: service_of(body) for body in objects if body["kind"] == "Pod"}
+        return {name: by_service[service] for name, service in pods.items() if service in by_service}
+
+    async def _finished(
+        self, identity: Identity, release: Release, secret: dict[str, Any] | None, pods: list[PodState]
+    ) -> EnvironmentRef:
+        self._phase = "its record"
+        cluster = self._tools.cluster
+        labels = self._record_labels(identity, "helm" if secret is None else "render-once")
+        if secret is not None:
+            change = status_patch(secret, release, status="deployed", description=self._description())
+            await self._creator.unbroken(cluster.patch("Secret", record_name(release.name), change, namespace=identity.namespace))
+        described = {
+            "metadata": {
+                "namespace": identity.namespace,
+                "labels": {**labels, "name": identity.release, "status": "deployed", "version": "1"},
+                "annotations": self._annotations | {OWNER: self.claim.owner, CREATED: repr(self._now)},
+            }
+        }
+        ref = environment_ref(Record([described]), pods, {})
+        failed = next((one for one in ref.sandboxes if one.service == ref.default and one.state == "completed"), None)
+        if failed is not None:
+            raise ServiceFailedError(f"{ref.default}: its command ended, with status 0", service=ref.default)
+        return ref
+
+
+def lease_name(run_id: str) -> str:
+    """Name the Lease of a run."""
+    from sandboxcore_kubernetes.leases import lease_name as name
+
+    return name(run_id)
+
+
+def _services(plan: Plan) -> list[dict[str, Any]]:
+    services = plan.values.get("services")
+    found = services.values() if isinstance(services, dict) else ()
+    return [service for service in found if isinstance(service, dict)]

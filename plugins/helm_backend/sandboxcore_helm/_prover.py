@@ -1,0 +1,137 @@
+"""Renders charts with markers, each distinct set of values once, and keeps the patterns that were proven."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from typing import TYPE_CHECKING
+
+from ._helm import HelmFailedError, helm_error
+from ._markers import NAMES, TEXTS, own_name
+from ._pattern import Pattern
+from ._proof import Marked, NotProvenError, prove
+from ._scan import scan_values, value_words
+from ._together import together
+
+if TYPE_CHECKING:
+    from ._charts import Chart
+    from ._helm import Helm
+    from ._plan import Plan
+
+__all__ = ("Prover",)
+
+#: Seconds between the first rendering and the last, so that what depends on the second shows.
+_LATER = 1.1
+#: Seconds in which equal environments that are asked for together are seen to be more than one.
+_TOGETHER = 0.02
+#: Values of the built-in chart that it puts on objects and asks nothing about.
+_ONLY_WRITTEN = ("annotations", "labels")
+
+
+class Prover:
+    """Knows for charts and values whether they can be rendered once."""
+
+    def __init__(self, helm: Helm, namespace: str) -> None:
+        self._helm = helm
+        self._namespace = namespace
+        self._patterns: dict[str, asyncio.Future[Pattern]] = {}
+        self._asked: dict[str, int] = {}
+
+    async def pattern(self, chart: Chart, plan: Plan, *, alone: bool) -> Pattern:
+        """Return the pattern of releases like this one, proven now or before.
+
+        Args:
+            alone: Prove it even for a single release; else the first of its kind is left to helm.
+
+        Raises:
+            NotProvenError: It can't be rendered once, for this reason.
+            SandboxError: The chart can't be rendered at all. Nothing was created.
+        """
+        self._look(chart, plan)
+        key = self._key(chart, plan)
+        self._asked[key] = self._asked.get(key, 0) + 1
+        if key not in self._patterns and not alone:
+            await asyncio.sleep(_TOGETHER)
+            if self._asked[key] < 2:
+                raise NotProvenError("it is the first of its kind, and alone")
+        known = self._patterns.get(key)
+        if known is None or known.cancelled():
+            known = self._patterns[key] = asyncio.ensure_future(self._prove(chart, plan))
+            known.add_done_callback(_looked_at)
+        try:
+            return await asyncio.shield(known)
+        except NotProvenError:
+            raise
+        except Exception:
+            # A cluster that can't be reached now may be later.
+            self._patterns.pop(key, None)
+            raise
+
+    def words(self, chart: Chart, plan: Plan) -> set[str]:
+        """List words that the release's name must not have in it."""
+        return set(chart.scan.words) | value_words(plan.values)
+
+    def refuse(self, chart: Chart, plan: Plan, reason: str) -> None:
+        """Never use the pattern of such releases again."""
+        refused: asyncio.Future[Pattern] = asyncio.get_running_loop().create_future()
+        refused.add_done_callback(_looked_at)
+        refused.set_exception(NotProvenError(reason))
+        self._patterns[self._key(chart, plan)] = refused
+
+    async def aclose(self) -> None:
+        """Stop what is being rendered."""
+        unfinished = [known for known in self._patterns.values() if not known.done()]
+        for known in unfinished:
+            known.cancel()
+        if unfinished:
+            await asyncio.wait(unfinished)
+
+    def _look(self, chart: Chart, plan: Plan) -> None:
+        """Refuse what the files and values tell already."""
+        reasons = [*chart.scan.reasons, *scan_values(plan.values)]
+        if reasons:
+            raise NotProvenError(reasons[0])
+        if plan.release is not None and not own_name(plan.release):
+            raise NotProvenError("the release's name is the user's own")
+        if any("{{" in text for text in plan.texts):
+            raise NotProvenError("a value that differs holds a template", holes=True)
+        only_written = chart.built_in and all(path[0] in _ONLY_WRITTEN for path, _ in plan.varying)
+        if not only_written and any(word in text for text in plan.texts for word in chart.scan.conditions):
+            raise NotProvenError("a value that differs holds a word that a condition of the chart has", holes=True)
+
+    def _key(self, chart: Chart, plan: Plan) -> str:
+        parts = [chart.scan.digest, plan.values, [path for path, _ in plan.varying]]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+    async def _prove(self, chart: Chart, plan: Plan) -> Pattern:
+        # The built-in chart is known: its own tests hold that it passes with all markers.
+        names = NAMES[:2] if chart.built_in else NAMES
+        holes = len(plan.varying)
+        if holes:
+            names = NAMES
+        rounds = [self._render(chart, plan, name, holes, 0.0) for name in names[:-1]]
+        rounds.append(self._render(chart, plan, names[-1], holes, 0.0 if chart.built_in else _LATER))
+        renderings = await together(rounds)
+        return prove(renderings, self._namespace)
+
+    async def _render(self, chart: Chart, plan: Plan, name: str, holes: int, later: float) -> Marked:
+        await asyncio.sleep(later)
+        marker = TEXTS[NAMES.index(name)]
+        # Several values that differ have to be told apart.
+        texts = tuple(f"{marker}{index:03d}" for index in range(holes))
+        try:
+            release = await self._helm.dry_run(name, str(chart.path), plan.values_for(name, texts), labels={})
+        except HelmFailedError as failure:
+            if holes:
+                raise NotProvenError(
+                    f"it can't be rendered with other values in their place: {failure.text}", holes=True
+                ) from None
+            raise helm_error(failure, f"chart {chart.scan.name!r}") from None
+        return Marked(release=release, texts=texts)
+
+
+def _looked_at(future: asyncio.Future[Pattern]) -> None:
+    """Look at the outcome: nobody may be waiting for it."""
+    if not future.cancelled():
+        future.exception()

@@ -1,0 +1,225 @@
+"""Says everything that is wrong with values for the built-in chart, before Helm sees them."""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sandboxcore_compose.documents import Map, Problem, Problems, explain, locate, nearest, spec_error
+
+__all__ = ("CHART", "check_values", "problems_of", "schema")
+
+#: The folder of the built-in chart.
+CHART = Path(__file__).parent / "chart"
+
+_Places = tuple[str | int, ...]
+_QUALIFIED = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?\Z")
+#: Who selects by these would no longer find the environment's own pods.
+_RESERVED = ("app.kubernetes.io/", "helm.sh/", "inspect/", "meta.helm.sh/", "sandboxcore.dev/")
+_ONLY_ENFORCED = ("allowDomains", "allowDomainsPorts", "allowEntities", "allowCIDR", "networks")
+_PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
+_PROBE_KEYS = frozenset(
+    [
+        "exec",
+        "httpGet",
+        "tcpSocket",
+        "grpc",
+        "initialDelaySeconds",
+        "periodSeconds",
+        "timeoutSeconds",
+        "successThreshold",
+        "failureThreshold",
+        "terminationGracePeriodSeconds",
+    ]
+)
+
+
+@functools.cache
+def schema() -> dict[str, Any]:
+    """Return the chart's schema, read once."""
+    loaded: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+    return loaded
+
+
+@functools.cache
+def _validator() -> Any:
+    from jsonschema import Draft7Validator
+
+    return Draft7Validator(schema())
+
+
+def check_values(values: Mapping[str, Any]) -> None:
+    """Check values, also ones that come from no file.
+
+    Raises:
+        SpecError: With every problem, each with file, line and column where it has them.
+    """
+    found = problems_of(values)
+    if found:
+        raise spec_error(found)
+
+
+def problems_of(values: Mapping[str, Any]) -> tuple[Problem, ...]:
+    """List what is wrong with values."""
+    problems = Problems()
+    for error in _validator().iter_errors(values):
+        for path, message in _explain(error, ()):
+            problems.add(_place(values, path), path, message)
+    if not problems.found:
+        for path, message in _meanings(values):
+            problems.add(_place(values, path), path, message)
+    return tuple(problems.found)
+
+
+def _place(values: Mapping[str, Any], path: _Places) -> Any:
+    return locate(values if isinstance(values, Map) else Map(), path)
+
+
+def _explain(error: Any, above: _Places) -> Iterator[tuple[_Places, str]]:
+    """Prefer the description that the schema gives of a pattern to the pattern itself."""
+    if error.validator == "propertyNames" or (error.validator == "pattern" and error.parent is not None and _names(error)):
+        name = str(error.instance) if error.validator == "pattern" else ""
+        yield above, f"{name!r}: must be {error.schema.get('description', 'another name')}"
+    elif error.validator == "pattern" and "description" in error.schema:
+        yield (*above, *error.path), f"must be {error.schema['description']}"
+    elif error.validator == "oneOf" and error.context:
+        yield from _explain_choice(error, above)
+    else:
+        yield from explain(error, above)
+
+
+def _names(error: Any) -> bool:
+    return bool(error.parent is not None and error.parent.validator == "propertyNames")
+
+
+def _explain_choice(error: Any, above: _Places) -> Iterator[tuple[_Places, str]]:
+    path = (*above, *error.path)
+    branches: dict[int, list[Any]] = {}
+    for child in error.context:
+        branches.setdefault(child.schema_path[0], []).append(child)
+    fitting = [found for found in branches.values() if not any(child.validator == "type" and not child.path for child in found)]
+    if not fitting:
+        yield from explain(error, above)
+        return
+    for child in min(fitting, key=len):
+        yield from _explain(child, path)
+
+
+_Check = Callable[[Mapping[str, Any]], Iterable[tuple[_Places, str]]]
+
+
+def _meanings(values: Mapping[str, Any]) -> Iterator[tuple[_Places, str]]:
+    """Find what a schema can't say; the chart's own ``checks.yaml`` has the same for those who install by hand."""
+    services = values.get("services") or {}
+    if not services:
+        yield ("services",), "there is no service; at least one is needed"
+        return
+    default = values.get("default")
+    if default is not None and default not in services:
+        yield ("default",), f"no service is called {default!r}{nearest(default, services)}"
+    if values.get("serviceAccountCreate") and not values.get("serviceAccountName"):
+        yield ("serviceAccountCreate",), "serviceAccountName says which; it is not set"
+    yield from _unenforced(values)
+    yield from _metadata(values, ())
+    yield from _outside(values, ())
+    yield from _same_names(services)
+    for name, service in services.items():
+        path = ("services", name)
+        yield from _service(values, service, path)
+        yield from _metadata(service, path)
+        yield from _outside(service.get("egress") or {}, (*path, "egress"))
+
+
+def _unenforced(values: Mapping[str, Any]) -> Iterator[tuple[_Places, str]]:
+    if (values.get("networkPolicy") or {}).get("enabled", True):
+        return
+    places = [(key,) for key in _ONLY_ENFORCED if values.get(key)]
+    for name, service in (values.get("services") or {}).items():
+        places += [("services", name, key) for key in ("networks", "networkIsolated", "egress") if service.get(key)]  # type: ignore[misc]
+    for path in places:
+        yield path, "nothing would enforce this: networkPolicy.enabled is false"
+
+
+def _metadata(owner: Mapping[str, Any], path: _Places) -> Iterator[tuple[_Places, str]]:
+    for kind in ("labels", "annotations"):
+        for key in owner.get(kind) or {}:
+            if not _QUALIFIED.match(key):
+                yield (*path, kind, key), f"is not a legal name for {'a label' if kind == 'labels' else 'an annotation'}"
+            elif key.startswith(_RESERVED):
+                yield (*path, kind, key), "is the chart's own"
+
+
+def _outside(rules: Mapping[str, Any], path: _Places) -> Iterator[tuple[_Places, str]]:
+    for index, text in enumerate(rules.get("allowCIDR") or ()):
+        try:
+            ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            yield (*path, "allowCIDR", index), "must be an address range such as 1.1.1.0/24"
+    domains = rules.get("allowDomains") or ()
+    for index, one in enumerate(rules.get("allowDomainsPorts") or ()):
+        where = (*path, "allowDomainsPorts", index)
+        if one["port"] in (80, 443) and str(one.get("protocol", "ANY")).upper() != "UDP":
+            yield where, "would let connections past the check of the host's name; on ports 80 and 443 only UDP can be added"
+        if one.get("domain") and one["domain"] not in domains:
+            yield (*where, "domain"), f"is not among allowDomains{nearest(one['domain'], domains)}"
+
+
+def _same_names(services: Mapping[str, Any]) -> Iterator[tuple[_Places, str]]:
+    seen: dict[str, str] = {}
+    for name, service in services.items():
+        logical = service.get("logicalName", name)
+        if logical in seen:
+            yield ("services", name, "logicalName"), f"{logical!r} is the name of {seen[logical]!r} as well"
+        seen.setdefault(logical, name)
+
+
+def _service(values: Mapping[str, Any], service: Mapping[str, Any], path: _Places) -> Iterator[tuple[_Places, str]]:
+    networks, volumes, services = (values.get(key) or {} for key in ("networks", "volumes", "services"))
+    for index, name in enumerate(service.get("networks") or ()):
+        if name not in networks:
+            yield (*path, "networks", index), f"{name!r} is not among the networks at the top{nearest(name, networks)}"
+    for index, mount in enumerate(service.get("volumes") or ()):
+        volume = mount.partition(":")[0] if isinstance(mount, str) else mount.get("volume")
+        if volume is not None and volume not in volumes:
+            yield (*path, "volumes", index), f"{volume!r} is not among the volumes at the top{nearest(volume, volumes)}"
+    for name in service.get("dependsOn") or ():
+        if name not in services or name == path[-1]:
+            what = (
+                "a service can't wait for itself"
+                if name == path[-1]
+                else f"no service is called {name!r}{nearest(name, services)}"
+            )
+            yield (*path, "dependsOn", name), what
+    for index, variable in enumerate(service.get("env") or ()):
+        if variable.get("valueFrom") is not None and variable.get("value") is not None:
+            yield (*path, "env", index), "has value and valueFrom; only one of them can be"
+    for name, file in (service.get("files") or {}).items():
+        if ("content" in file) == ("text" in file):
+            yield (*path, "files", name), "needs content (base64) or text, and only one of them"
+    if service.get("networkIsolated") and service.get("egress"):
+        yield (*path, "egress"), "the service is isolated; take one of the two away"
+    yield from _probes(service, path)
+    yield from _mounted(service, path)
+
+
+def _probes(service: Mapping[str, Any], path: _Places) -> Iterator[tuple[_Places, str]]:
+    for kind in _PROBES:
+        for key in service.get(kind) or {}:
+            if key not in _PROBE_KEYS:
+                yield (*path, kind, key), f"unknown key{nearest(key, _PROBE_KEYS)}"
+
+
+def _mounted(service: Mapping[str, Any], path: _Places) -> Iterator[tuple[_Places, str]]:
+    names = {one["name"] for one in service.get("volumes") or () if isinstance(one, Mapping) and "name" in one}
+    for index, mount in enumerate(service.get("volumeMounts") or ()):
+        name = mount.get("name")
+        if name not in names:
+            yield (
+                (*path, "volumeMounts", index, "name"),
+                f"no volume of the service is called {name!r}{nearest(str(name), names)}",
+            )
