@@ -1,0 +1,63 @@
+"""The one connection to the cluster that provisioner, discoverer and channels of a session share."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sandboxcore_kubernetes import Cluster
+
+    from ._batch_watch import BatchWatch
+    from ._config import OpenSandboxConfig
+
+__all__ = ("Connection",)
+
+
+class Connection:
+    """Connects when it is first needed."""
+
+    def __init__(self, config: OpenSandboxConfig) -> None:
+        self.config = config
+        self._cluster: Cluster | None = None
+        self._watches: dict[str, BatchWatch] = {}
+        self._gate = asyncio.Lock()
+
+    async def cluster(self) -> Cluster:
+        """Return the client.
+
+        Raises:
+            UsageError: The configuration leads nowhere.
+            ApiError: The server can't be reached, or does not let us in.
+        """
+        if self._cluster is None:
+            async with self._gate:
+                if self._cluster is None:
+                    from sandboxcore_kubernetes import Cluster
+
+                    self._cluster = await Cluster.connect(self.config)
+        return self._cluster
+
+    async def batches(self, run_id: str) -> BatchWatch:
+        """Return the watch of a run's BatchSandboxes; it runs already.
+
+        Raises:
+            ApiError: The server refuses.
+        """
+        from ._batch_watch import BatchWatch
+
+        cluster = await self.cluster()
+        if run_id not in self._watches:
+            self._watches[run_id] = BatchWatch(cluster, cluster.namespace, run_id)
+        watch = self._watches[run_id]
+        await watch.begin()
+        return watch
+
+    async def aclose(self) -> None:
+        """End watches and close the connection. Idempotent."""
+        watches, self._watches = self._watches, {}
+        for watch in watches.values():
+            await watch.aclose()
+        cluster, self._cluster = self._cluster, None
+        if cluster is not None:
+            await cluster.aclose()
