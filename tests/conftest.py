@@ -1,0 +1,162 @@
+"""Tiers: what a test needs of the machine. One that can't be had skips its tests, and fails them where ``CI`` is set.
+
+A tier is started when the first test that needs it is about to run, and once a test run.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Generator, Mapping
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+#: Folders of tests/ in which every test needs a tier. Single tests elsewhere say ``@pytest.mark.tier(name)``;
+#: ``@pytest.mark.tier("none")`` frees one of its folder's.
+FOLDERS = {
+    "local": "local",
+    "docker": "docker",
+    "kubernetes": "kubernetes",
+    "helm": "kubernetes",
+    "faults": "kubernetes",
+    "opensandbox": "opensandbox",
+}
+
+#: Tiers whose tests run in pods, and mostly wait for them.
+ON_A_CLUSTER = {"kubernetes", "opensandbox"}
+
+#: Tiers that need programs which are not to be had everywhere, so that they are skipped in CI too.
+MAY_BE_MISSING = {"cilium", "opensandbox"}
+
+
+def _local() -> str:
+    if sys.platform != "linux":
+        return f"sandboxes of the local backend need Linux; this is {sys.platform}"
+    unshare = shutil.which("unshare")
+    if unshare is None:
+        return ""
+    tried = subprocess.run([unshare, "--user", "--map-root-user", "true"], capture_output=True, text=True, check=False)
+    return f"no user namespace can be made: {tried.stderr.strip()}" if tried.returncode else ""
+
+
+def _docker() -> str:
+    from tests.engine import probe
+
+    return probe()
+
+
+def _kubernetes() -> str:
+    from tests.cluster import probe
+
+    return probe()
+
+
+def _cilium() -> str:
+    from tests.cluster import probe_cilium
+
+    return probe_cilium()
+
+
+def _opensandbox() -> str:
+    from tests.opensandbox.kit import probe
+
+    return probe()
+
+
+#: Tier to a probe that starts what it needs, and returns why it can't run here, or nothing.
+TIERS: Mapping[str, Callable[[], str]] = {
+    "local": _local,
+    "docker": _docker,
+    "kubernetes": _kubernetes,
+    "cilium": _cilium,
+    "opensandbox": _opensandbox,
+}
+
+
+@functools.cache
+def _problem(tier: str) -> str:
+    try:
+        return TIERS[tier]()
+    except Exception as error:
+        return f"looking for it failed: {error!r}"
+
+
+def _tiers(item: pytest.Item) -> set[str]:
+    named = {str(mark.args[0]) for mark in item.iter_markers("tier")}
+    folder = item.path.relative_to(HERE).parts[0]
+    of_folder = {FOLDERS[folder]} if folder in FOLDERS and "none" not in named else set()
+    return (named | of_folder) - {"none"}
+
+
+def pytest_configure() -> None:
+    """Take Ctrl-C where it is ignored, as in a shell's background: programs that tests start and interrupt inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--cluster", choices=("only", "without"), help="only the tests that need a cluster, or only the others")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Choose by ``--cluster``; put files that need more of the machine last, so that an engine slows down nothing without."""
+    wanted = config.getoption("--cluster")
+    if wanted is not None:
+        kept = [item for item in items if bool(_tiers(item) & ON_A_CLUSTER) is (wanted == "only")]
+        config.hook.pytest_deselected(items=list(set(items).difference(kept)))
+        items[:] = kept
+    order = list(TIERS)
+    needs: dict[Path, int] = {}
+    for item in items:
+        most = max((order.index(tier) for tier in _tiers(item)), default=0)
+        needs[item.path] = max(most, needs.get(item.path, 0))
+    items.sort(key=lambda item: needs[item.path])
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Start the test's tiers before its time limit begins: a first start may have to install and to build."""
+    for tier in sorted(_tiers(item)):
+        _problem(tier)
+    return (yield)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for tier in sorted(_tiers(item)):
+        reason = _problem(tier)
+        if reason and os.environ.get("CI") and tier not in MAY_BE_MISSING:
+            pytest.fail(f"tier {tier} can't run here, and in CI it must: {reason}", pytrace=False)
+        if reason:
+            pytest.skip(f"tier {tier}: {reason}")
+
+
+@pytest.fixture(scope="session")
+def docker_host() -> str:
+    """Give the address of the Docker engine (tier ``docker``), which is in ``DOCKER_HOST`` too."""
+    from tests.engine import docker_host
+
+    return docker_host()
+
+
+@pytest.fixture(scope="session")
+def kubeconfig() -> Path:
+    """Give the path of an admin's kubeconfig of the test cluster (tier ``kubernetes``)."""
+    from tests.cluster import kubeconfig
+
+    return kubeconfig()
+
+
+@pytest.fixture(scope="session")
+def images() -> Mapping[str, str]:
+    """Name the test images as an ``image`` does, by the names that ``tests.images`` gives them."""
+    from tests.images import NAMES, reference
+
+    return {name: reference(name) for name in NAMES}

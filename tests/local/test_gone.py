@@ -1,0 +1,28 @@
+"""A sandbox that somebody else took away is missed at once, not when the patience with a broken link ends."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from sandboxcore import SandboxUnavailableError, Session
+
+
+async def test_a_command_of_a_destroyed_sandbox_fails_at_once(tmp_path: Path) -> None:
+    config = {"state_dir": str(tmp_path)}
+    async with Session("local", config=config) as ours, Session("local", config=config) as other:
+        environment = await ours.provision()
+        running = asyncio.ensure_future(environment.default.exec(["sleep", "300"]))
+        await environment.default.exec(["true"])
+        await (await other.attach(environment.id)).destroy()
+        began = time.monotonic()
+        with pytest.raises(SandboxUnavailableError) as caught:
+            await running
+        assert caught.value.started == "yes"
+        with pytest.raises(SandboxUnavailableError) as caught:
+            await environment.default.exec(["true"])
+        assert caught.value.started == "no"
+        assert time.monotonic() - began < 20, "a broken link is tried for 60 s"

@@ -1,0 +1,72 @@
+"""The script behind ``make test``."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+    """The script as a module, with a folder of its own and nothing begun in the background."""
+    found = importlib.util.spec_from_file_location("check_script", ROOT / "scripts" / "check.py")
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    (tmp_path / ".venv").mkdir()
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(module, "begin_tiers", lambda: None)
+    return module
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def test_what_runs_aside_is_told_last_and_whole(script: ModuleType, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    commands = {
+        "tests": python("import time; time.sleep(0.5); print('in front')"),
+        script.BESIDE: python("import time; print('aside', flush=True); time.sleep(1.5); print('the end')"),
+    }
+    assert script.check(list(commands), commands) == 0
+    said = capfdbinary.readouterr().out.decode()
+    assert said.index("in front") < said.index("\naside\n") < said.index("the end") < said.index("all passed")
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_phase_that_fails_fails_all(script: ModuleType, failing: int, capfd: pytest.CaptureFixture[str]) -> None:
+    names = ["tests", script.BESIDE]
+    commands = {name: python(f"raise SystemExit({int(name == names[failing])})") for name in names}
+    assert script.check(names, commands) == 1
+    assert f"FAILED: {names[failing]}\n" in capfd.readouterr().out
+
+
+def test_a_run_that_is_given_up_stops_what_runs_aside(script: ModuleType, tmp_path: Path) -> None:
+    code = (
+        "import signal, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)\ntry:\n    print('ready', flush=True)\n"
+        "    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('told')\n    raise SystemExit(3)\n"
+    )
+    aside = script.Aside(script.BESIDE, python(code))
+    output = tmp_path / ".venv" / f"{script.BESIDE}.log"
+    while not output.read_text():
+        time.sleep(0.05)
+    aside.stop()
+    assert output.read_text().split() == ["ready", "told"]
+    assert not aside.wait()
+
+
+def test_the_two_halves_are_all_tests(script: ModuleType) -> None:
+    commands = script.phases([])
+    assert [command[-1] for command in commands.values() if command[1:3] == ["-m", "pytest"]] == [
+        "--cluster=without",
+        "--cluster=only",
+    ]
+    assert script.BESIDE not in script.phases(["-k", "something"])
