@@ -1,0 +1,75 @@
+"""What a person does with the backend from the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from sandboxcore import EnvironmentSpec
+from tests.cluster import kubeconfig
+
+from .conftest import Place
+
+#: Helm programs and pods are slow on a machine that is busy with other tests.
+pytestmark = pytest.mark.timeout(300)
+
+
+def _sandboxcore(*argv: str) -> str:
+    environ = os.environ | {"KUBECONFIG": str(kubeconfig())}
+    done = subprocess.run(
+        [sys.executable, "-m", "sandboxcore", *argv],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environ,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_reaper_is_what_the_cluster_takes(place: Place) -> None:
+    """Its rights are those that reaping needs: the API server is asked as the reaper."""
+    manifest = _sandboxcore("helm", "reaper", "--namespace", place.namespace, "--image", "sandboxcore.test/reaper:1")
+    place.kubectl("apply", "-f", "-", text=manifest)
+    account = f"system:serviceaccount:{place.namespace}:sandboxcore-reaper"
+    assert place.get("cronjob/sandboxcore-reaper")["spec"]["concurrencyPolicy"] == "Forbid"
+    for verb, what in (("list", "secrets"), ("deletecollection", "pods"), ("delete", "leases.coordination.k8s.io")):
+        assert place.kubectl("auth", "can-i", verb, what, "--as", account).strip() == "yes"
+    assert place.kubectl("auth", "can-i", "create", "pods", "--as", account, check=False).strip() in ("no", "")
+
+
+async def test_reaping_takes_what_is_expired(place: Place, busybox: EnvironmentSpec) -> None:
+    """With the rights of the reaper's Role and no others, and without a helm program."""
+    async with place.session() as session:
+        expired = await session.provision(busybox, keep=True, lease=1.0)
+        live = await session.provision(busybox)
+        account = f"system:serviceaccount:{place.namespace}:sandboxcore-reaper"
+        config = {**place.config(), "helm": "no-such-program", "impersonate_user": account}
+        said = _sandboxcore("helm", "reap", "--config", json.dumps(config))
+        assert expired.id in said
+        assert live.id not in said
+        assert (await live.default.exec(["true"])).exit_code == 0
+        assert {one.id for one in await session.find(run_id=session.run_id)} == {live.id}
+
+
+def test_the_doctor_tells_what_is_missing(place: Place) -> None:
+    found = json.loads(
+        _sandboxcore("doctor", "-b", "helm", "--json", *(f"--config={key}={value}" for key, value in place.config().items()))
+    )
+    findings = found if isinstance(found, list) else found["findings"]
+    status = {one["check"]: one["status"] for one in findings}
+    assert {"cluster", "helm", "namespace", "rights", "quota", "nodes", "cilium", "runtime classes", "storage"} <= status.keys()
+    assert status["rights"] == status["helm"] == "ok"
+
+
+async def test_missing_rights_are_named_with_the_role(place: Place) -> None:
+    async with place.session(impersonate_user="nobody-in-particular") as session:
+        [finding] = [one for one in await session.doctor() if one.check == "rights"]
+    assert finding.status == "error"
+    assert "pods/exec" in finding.detail
+    assert '"kind": "Role"' in finding.fix

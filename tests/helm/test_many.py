@@ -1,0 +1,153 @@
+"""Many environments: how much is asked of the API server, who blocks whom, and how they go."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sandboxcore import EnvironmentSpec, ProvisionOutcome, Session
+from sandboxcore.errors import CapabilityError, ProvisionError, ProvisionTimeoutError
+from sandboxcore.spec import NetworkPolicy, Resources
+from sandboxcore.values import Event
+from tests.images import reference
+
+from .charts import STATEFUL, config_map, pod, write_chart
+from .conftest import Place
+
+#: Helm programs and pods are slow on a machine that is busy with other tests.
+pytestmark = pytest.mark.timeout(300)
+
+Own = Callable[..., EnvironmentSpec]
+
+
+def changed(spec: EnvironmentSpec, **changes: Any) -> EnvironmentSpec:
+    service = spec.services["default"].model_copy(update=changes)
+    return spec.model_copy(update={"services": {"default": service}})
+
+
+async def _requests(session: Session) -> int:
+    provisioner: Any = session._open().provisioner
+    return (await provisioner.cluster()).requests  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("engine", ["render-once", "helm"])
+async def test_a_sandbox_takes_a_dozen_requests(place: Place, busybox: EnvironmentSpec, engine: str) -> None:
+    """From nothing to a command's result and away again; what the helm program itself asks for is not counted."""
+    count = 10
+    async with place.session(engine=engine) as session:
+        made = [outcome.environment async for outcome in session.provision_many([busybox] * count)]
+        assert all(made)
+        results = await asyncio.gather(*(one.default.exec(["true"]) for one in made if one))
+        assert [result.exit_code for result in results] == [0] * count
+        await asyncio.gather(*(one.destroy() for one in made if one))
+        assert place.objects() == set()
+        assert await _requests(session) / count <= 12
+
+
+async def test_one_that_fits_nowhere_blocks_nobody(place: Place, busybox: EnvironmentSpec) -> None:
+    """Not even where only one release is created at a time; why it waits is told."""
+    never = changed(busybox, resources=Resources(cpus_request=4000.0))
+    events: list[Event] = []
+    async with place.session(creations_at_once=1, on_event=events.append) as session:
+        outcomes: list[ProvisionOutcome] = []
+        async for outcome in session.provision_many([never, never, busybox, busybox]):
+            outcomes.append(outcome)
+            if len(outcomes) == 2:
+                break
+        assert {outcome.index for outcome in outcomes if outcome.environment} == {2, 3}
+    told = [str(event.attributes) for event in events if event.name == "service.waiting"]
+    assert [text for text in told if "nsufficient cpu" in text]
+    assert place.objects() == set()
+
+
+async def test_a_quota_is_named_and_leaves_room(place: Place, busybox: EnvironmentSpec) -> None:
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "two"}, "spec": {"hard": {"pods": "2"}}}
+    place.kubectl("apply", "-f", "-", text=json.dumps(quota))
+    try:
+        async with place.session() as session:
+            # The quota's own controller takes a moment to count.
+            while "hard" not in place.get("resourcequota/two")["status"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+            outcomes = [outcome async for outcome in session.provision_many([busybox] * 4)]
+            errors = [outcome.error for outcome in outcomes if outcome.error]
+            assert len(errors) == 2
+            for error in errors:
+                assert isinstance(error, ProvisionError)
+                assert "exceeded quota: two" in str(error).splitlines()[0]
+            assert len(place.objects("pods")) == 2
+            [finding] = [one for one in await session.doctor() if one.check == "quota"]
+            assert (finding.status, "pods" in finding.detail) == ("warning", True)
+    finally:
+        place.kubectl("delete", "resourcequota", "two")
+    assert place.objects() == set()
+
+
+async def test_volumes_of_stateful_sets_go_too_and_what_is_kept_stays(place: Place, own: Own, tmp_path: Path) -> None:
+    kept = config_map("{{ .Release.Name }}-kept\n  annotations: {helm.sh/resource-policy: keep}")
+    chart = write_chart(tmp_path, {**STATEFUL, "kept.yaml": kept}, values={"mounts": [{"name": "data", "mountPath": "/data"}]})
+    releases = set()
+    async with place.session(engine="render-once") as session:
+        environments = await asyncio.gather(*(session.provision(own(chart)) for _ in range(2)))
+        for environment in environments:
+            await environment.default.write_file("/data/x", "kept in the volume")
+            releases.add(environment.ref.data["release"])
+        assert len(place.objects("persistentvolumeclaims")) == 2
+    assert place.objects() == {f"configmap/{release}-kept" for release in releases}
+    place.kubectl("delete", "configmap", "--all")
+
+
+async def test_all_of_a_pods_place_is_known(place: Place, own: Own, tmp_path: Path) -> None:
+    """The default one is called so, or marked, or the first; a pod without the label is none."""
+    unlabelled = pod(name="{{ .Release.Name }}-helper").replace("inspect/service: default", "role: helper")
+    templates = {
+        "a.yaml": pod("zebra", name="{{ .Release.Name }}-a"),
+        "b.yaml": pod("marked", name="{{ .Release.Name }}-b").replace(
+            "inspect/service: marked}", "inspect/service: marked, sandboxcore.dev/default: 'true'}"
+        ),
+        "c.yaml": unlabelled,
+    }
+    async with place.session() as session, session.environment(own(write_chart(tmp_path, templates))) as environment:
+        assert environment.names == ("marked", "zebra")
+        assert (await environment["zebra"].exec(["hostname"])).text().strip().endswith("-a")
+    assert place.objects() == set()
+
+
+async def test_what_the_cluster_can_not_do_is_refused_before(place: Place, busybox: EnvironmentSpec) -> None:
+    async with place.session() as session:
+        with pytest.raises(CapabilityError, match="Cilium"):
+            await session.provision(changed(busybox, network_policy=NetworkPolicy(allow_domains=("example.org",))))
+        environment = await session.provision(busybox)
+        with pytest.raises(CapabilityError):
+            await environment.pause()
+        assert len(place.objects("pods")) == 1
+    assert place.objects() == set()
+
+
+async def test_a_bad_image_is_told_at_once(place: Place, own: Own, tmp_path: Path) -> None:
+    chart = write_chart(tmp_path, {"pod.yaml": pod(image="sandboxcore.test/no-such-image:1")})
+    async with place.session(session={"timeout": 100.0}) as session:
+        with pytest.raises(ProvisionError, match=r"no-such-image") as caught:
+            await session.provision(own(chart))
+        assert not isinstance(caught.value, ProvisionTimeoutError)
+    assert place.objects() == set()
+
+
+async def test_a_user_by_name_is_the_images_own(place: Place, busybox: EnvironmentSpec) -> None:
+    """Kubernetes knows numbers only; a guest that is carried in is the container's user and no other."""
+    named = changed(busybox, image=reference("debian"), user="nobody")
+    async with place.session() as session, session.environment(named) as environment:
+        assert (await environment.default.exec(["id", "-un"])).text() == "nobody\n"
+        assert (await environment.default.exec(["id", "-un"], user="root")).text() == "root\n"
+        await environment.default.write_file("/tmp/mine", b"x")
+        assert (await environment.default.exec(["stat", "-c", "%U", "/tmp/mine"])).text() == "nobody\n"
+    async with place.session(guest="carry") as session:
+        with pytest.raises(CapabilityError, match="by name"):
+            await session.provision(named)
+        async with session.environment(busybox) as environment:
+            assert (await environment.default.exec(["cat"], stdin=b"carried")).stdout == b"carried"
+    assert place.objects() == set()

@@ -1,0 +1,277 @@
+"""What the Helm backend decides without a cluster."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from sandboxcore_helm._creating import dressed
+from sandboxcore_helm._helm import HELM_ERRORS, HelmFailedError, cleaned, helm_error, parse_version
+from sandboxcore_helm._identity import ENGINE, Identity, record_labels
+from sandboxcore_helm._manifest import objects_of
+from sandboxcore_helm._plan import merge, plan_release
+from sandboxcore_helm._readiness import awaited, object_ready
+from sandboxcore_helm._record import decode, record_secret
+from sandboxcore_helm._release import Release
+
+from sandboxcore.errors import ProvisionError, SandboxUnavailableError, SpecError, UsageError
+from sandboxcore.plugins import PluginHost
+from sandboxcore.spec import EnvironmentSpec, ServiceSpec
+from sandboxcore.values import Claim
+
+pytestmark = pytest.mark.tier("none")
+
+#: What Helm 3 and 4 say, with noise around it, and what is made of it.
+SAID: list[tuple[str, type[Exception], str]] = [
+    (
+        "Error: INSTALLATION FAILED: template: tiny/templates/x.yaml:1:17: executing ... nil pointer\n\nUse --debug flag",
+        SpecError,
+        "template: tiny/templates/x.yaml:1:17: executing ... nil pointer",
+    ),
+    (
+        "Error: values don't meet the specifications of the schema(s) in the following chart(s):\ntiny:\n- count: Invalid type",
+        SpecError,
+        "- count: Invalid type",
+    ),
+    (
+        'level=ERROR msg="x"\nError: INSTALLATION FAILED: cluster reachability check failed: kubernetes cluster unreachable: Get',
+        SandboxUnavailableError,
+        "unreachable",
+    ),
+    ("Error: INSTALLATION FAILED: cannot re-use a name that is still in use", ProvisionError, "cannot re-use a name"),
+    ('Error: INSTALLATION FAILED: secrets is forbidden: User "x" cannot create', ProvisionError, "forbidden"),
+    ('WARNING: Kubernetes configuration file is group-readable\nError: path "./x" not found', UsageError, 'path "./x" not found'),
+    (
+        'Error: unable to build kubernetes objects: resource mapping not found for name: "x": no matches for kind "Y"',
+        SpecError,
+        "no matches",
+    ),
+    (
+        'Error: failed to perform "FetchReference" on source: 127.0.0.1:5000/charts/tiny:9.9.9: not found',
+        UsageError,
+        "9.9.9",
+    ),
+    ("Error: could not locate a version matching provided version string >9", UsageError, ">9"),
+    ('Error: GET "https://h/v2/charts/x/tags/list": response status code 404: Not Found', UsageError, "404"),
+    ('Error: GET "https://h/v2/charts/x/tags/list": response status code 401: Unauthorized', UsageError, "401"),
+    ('Error: Get "https://h/v2/": tls: failed to verify certificate: x509: certificate signed by', UsageError, "x509"),
+    ("Error: something that nobody has heard of", ProvisionError, "something that nobody has heard of"),
+    ("", ProvisionError, "without saying why"),
+]
+
+
+@pytest.mark.parametrize(("said", "kind", "words"), SAID)
+def test_what_helm_says_becomes_an_error_without_the_noise(said: str, kind: type[Exception], words: str) -> None:
+    error = helm_error(HelmFailedError(cleaned(said)), "release 'x'")
+    assert type(error) is kind
+    assert words in str(error)
+    assert "Error:" not in str(error)
+    assert "Use --debug" not in str(error)
+
+
+def test_the_table_of_errors_is_complete() -> None:
+    """Each row but the last is used above or narrower than the last, and the last one matches everything."""
+    assert HELM_ERRORS[-1][0] == ""
+    for pattern, make, _ in HELM_ERRORS[:-1]:
+        assert pattern
+        assert isinstance(make("x", hint=None), Exception)
+
+
+def test_versions_are_read() -> None:
+    assert parse_version("v3.17.2+gcc0bbbd\n") == (3, 17, 2)
+    assert parse_version("v4.0.0") == (4, 0, 0)
+    assert parse_version("helm?") is None
+
+
+def _workload(kind: str, name: str = "x", **spec: Any) -> dict[str, Any]:
+    return {"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+def test_what_is_waited_for_is_what_helm_waits_for() -> None:
+    template = {"template": {"metadata": {"labels": {"a": "b"}}}}
+    found = awaited(
+        [
+            _workload("Pod", "bare"),
+            _workload("StatefulSet", "set", replicas=2, ordinals={"start": 1}),
+            _workload("StatefulSet", "one"),
+            _workload("Deployment", "four", replicas=4, **template),
+            _workload("Deployment", "all", replicas=2, strategy={"type": "Recreate"}, **template),
+            _workload("Deployment", "paused", paused=True, **template),
+            _workload("Deployment", "none", replicas=0, **template),
+            _workload("Job"),
+            _workload("ConfigMap"),
+            _workload("Service", type="ClusterIP"),
+            _workload("Service", "outside", type="LoadBalancer"),
+            _workload("PersistentVolumeClaim", "claim"),
+        ]
+    )
+    assert found.pods == ("bare", "set-1", "set-2", "one-0")
+    assert found.owners == ("set", "one")
+    assert [(group.owner, group.count, group.labels) for group in found.replicas] == [
+        ("four", 3, {"a": "b"}),
+        ("all", 2, {"a": "b"}),
+        ("none", 0, {"a": "b"}),
+    ]
+    assert [body["metadata"]["name"] for body in found.objects] == ["outside", "claim"]
+    assert len(awaited([_workload("Job")], jobs=True).objects) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "ready"),
+    [
+        ({"kind": "PersistentVolumeClaim", "status": {"phase": "Pending"}}, False),
+        ({"kind": "PersistentVolumeClaim", "status": {"phase": "Bound"}}, True),
+        ({"kind": "Service", "spec": {"clusterIP": "1"}, "status": {"loadBalancer": {}}}, False),
+        ({"kind": "Service", "spec": {"clusterIP": "1"}, "status": {"loadBalancer": {"ingress": [{}]}}}, True),
+        ({"kind": "Job", "spec": {"completions": 2}, "status": {"succeeded": 1}}, False),
+        ({"kind": "Job", "spec": {}, "status": {"succeeded": 1}}, True),
+        ({"kind": "CustomResourceDefinition", "status": {"conditions": [{"type": "Established", "status": "True"}]}}, True),
+        ({"kind": "CustomResourceDefinition", "status": {}}, False),
+        ({"kind": "DaemonSet", "metadata": {"generation": 2}, "status": {"observedGeneration": 1}}, False),
+        (
+            {
+                "kind": "DaemonSet",
+                "metadata": {"generation": 1},
+                "status": {"observedGeneration": 1, "desiredNumberScheduled": 3, "updatedNumberScheduled": 3, "numberReady": 2},
+            },
+            True,
+        ),
+    ],
+)
+def test_objects_tell_by_their_status(body: dict[str, Any], ready: bool) -> None:
+    assert object_ready(body) is ready
+
+
+def test_a_job_that_failed_is_not_waited_for() -> None:
+    failed = {"kind": "Job", "status": {"conditions": [{"type": "Failed", "status": "True", "message": "BackoffLimitExceeded"}]}}
+    with pytest.raises(ValueError, match="BackoffLimitExceeded"):
+        object_ready(failed)
+
+
+def _identity() -> Identity:
+    return Identity(namespace="ns", release="abcdefgh", run_id="run", environment_id="environment")
+
+
+def test_a_record_reads_back() -> None:
+    release = Release(
+        name="abcdefgh",
+        namespace="ns",
+        manifest="---\nkind: X\n",
+        notes="ü",
+        chart={"metadata": {"name": "c", "version": "1"}, "values": {"a": 1}},
+        config={"b": 2},
+    )
+    labels = {"name": "stolen", "team": "blue"}
+    secret = record_secret(release, status="deployed", description="d", labels=labels, annotations={}, first=1.5)
+    assert secret["metadata"]["labels"]["name"] == "abcdefgh"
+    assert secret["metadata"]["labels"]["team"] == "blue"
+    found = decode(secret["data"]["release"])
+    assert (found.manifest, found.notes, found.config, found.status) == (release.manifest, "ü", {"b": 2}, "deployed")
+    for broken in ("", "x", "e30=", "AAAA"):
+        with pytest.raises(ValueError, match="no release record"):
+            decode(broken)
+
+
+def test_labels_of_a_record_are_ours_before_anybodys() -> None:
+    claim = Claim(
+        run_id="run",
+        environment_id="environment",
+        owner="me",
+        labels={
+            "task": "a",
+            "name": "stolen",
+            "any text": "x",
+            "long": "y" * 64,
+            "sandboxcore.dev/run-id": "stolen",
+            "odd": "a=b,c",
+        },
+    )
+    labels = record_labels(_identity(), claim, {"team": "blue"}, engine="helm", lease=None, now=10.0)
+    assert labels["sandboxcore.dev/run-id"] == "run"
+    assert {"task", "team", ENGINE} <= labels.keys()
+    assert not {"name", "any text", "long", "odd"} & labels.keys()
+
+
+def test_what_is_kept_is_not_labelled_and_hooks_are_no_part_of_the_release() -> None:
+    plain: dict[str, Any] = {"kind": "ConfigMap", "metadata": {"name": "x", "labels": {"a": "b"}}}
+    kept = {"kind": "ConfigMap", "metadata": {"name": "x", "annotations": {"helm.sh/resource-policy": "keep"}}}
+    metadata = dressed(plain, _identity())["metadata"]
+    assert metadata["labels"] == {"a": "b", "app.kubernetes.io/managed-by": "Helm", **_identity().labels}
+    assert metadata["annotations"]["meta.helm.sh/release-name"] == "abcdefgh"
+    assert dressed(kept, _identity())["metadata"]["labels"] == {"app.kubernetes.io/managed-by": "Helm"}
+    assert "annotations" not in dressed(plain, _identity(), hook=True)["metadata"]
+    assert plain["metadata"]["labels"] == {"a": "b"}
+
+
+def test_manifests_are_taken_apart() -> None:
+    listed = "kind: List\nitems: [{kind: B}, {kind: BList, items: [{kind: C}]}]\n"
+    text = f"---\n# Source: t/a.yaml\nkind: A\n---\n# nothing\n---\n{listed}"
+    assert [body["kind"] for body in objects_of(text)] == ["A", "B", "C"]
+    for wrong in ("---\n# Source: t/a.yaml\na: [\n", "---\n# Source: t/a.yaml\n[1]\n", "---\n# Source: t/a.yaml\na: b\n"):
+        with pytest.raises(UsageError, match=r"^t/a\.yaml: is no"):
+            objects_of(wrong)
+
+
+def test_values_merge_as_helm_merges_them() -> None:
+    assert merge({"a": {"b": 1, "c": 2}, "l": [1]}, {"a": {"c": 3}, "l": [2], "n": None}) == {
+        "a": {"b": 1, "c": 3},
+        "l": [2],
+        "n": None,
+    }
+
+
+def _spec(**helm: Any) -> EnvironmentSpec:
+    return EnvironmentSpec(services={"default": ServiceSpec()}, options={"helm": helm})
+
+
+def _config(**given: Any) -> Any:
+    return PluginHost.load().configure("helm", given)
+
+
+def test_what_differs_is_apart_from_what_does_not() -> None:
+    plan = plan_release(_spec(chart="./c", values={"a": 1}, per_release={"m": {"id": "x"}, "t": "y"}), _config(values={"b": 2}))
+    assert plan.values == {"a": 1, "b": 2}
+    assert plan.texts == ("x", "y")
+    assert plan.values_for("n") == {"a": 1, "b": 2, "m": {"id": "x"}, "t": "y"}
+    assert plan.fixed().values == plan.values_for("n")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"chart": "./c", "release": "Not-Legal"},
+        {"chart": "./c", "release": "-x"},
+        {"chart": "./c", "values": "./no-such-values.yaml"},
+        {"chart": "./c", "per_release": {"n": 1}},
+        {"chart": 5},
+    ],
+)
+def test_wrong_options_are_told_before_anything_is_made(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        plan_release(_spec(**wrong), _config())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"engine": "other"},
+        {"labels": {"name": "x"}},
+        {"labels": {"a": "b,c=d"}},
+        {"labels": {"sandboxcore.dev/x": "y"}},
+        {"chrat": "x"},
+    ],
+)
+def test_a_wrong_configuration_is_told(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        _config(**wrong)
+
+
+def test_the_plugin_loads_light() -> None:
+    import subprocess
+    import sys
+
+    heavy = "aiohttp kubernetes yaml jsonschema"
+    script = f"import sys, sandboxcore_helm.plugin; print(json.dumps([one for one in '{heavy}'.split() if one in sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", f"import json; {script}"], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == []

@@ -1,0 +1,181 @@
+"""Why pods don't start, as a real cluster says it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from sandboxcore_kubernetes import Cluster, ClusterConfig, PodWatch, diagnose, wait_ready
+
+from sandboxcore.errors import ProvisionError, ProvisionTimeoutError, SandboxError, ServiceFailedError
+from sandboxcore.values import Event
+from tests.images import reference
+
+from .conftest import pod
+
+#: Seconds within which every cause shows, on a machine that is busy with other things.
+_PATIENCE = 90.0
+
+
+@dataclass(frozen=True)
+class _Case:
+    body: Mapping[str, Any]
+    error: type[ProvisionError]
+    first_line: tuple[str, ...]
+    rest: str = ""
+    waits: bool = False
+
+
+def _volume(**source: Any) -> dict[str, Any]:
+    return {"volumeMounts": [{"name": "v", "mountPath": "/v"}], "spec": {"volumes": [{"name": "v", **source}]}}
+
+
+#: Without a probe a container that crashes is ready for as long as it runs.
+_UNREADY = {"readinessProbe": {"exec": {"command": ["false"]}, "initialDelaySeconds": 30}}
+_NEVER = {**_UNREADY, "spec": {"restartPolicy": "Never"}}
+_INIT = {
+    "name": "i",
+    "image": reference("busybox"),
+    "imagePullPolicy": "Never",
+    "command": ["sh", "-c", "echo init says no; exit 3"],
+}
+_MISSING_KEY = [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "no-such-secret", "key": "k"}}}]
+CASES: dict[str, _Case] = {
+    "bad-image": _Case(
+        {"image": "registry.invalid/a/b:c", "imagePullPolicy": "IfNotPresent"},
+        ProvisionError,
+        ("image can't be pulled", "registry.invalid/a/b:c"),
+    ),
+    "never-pull": _Case(
+        {"image": "sandboxcore.test/absent:1"}, ProvisionError, ("must not be pulled", "sandboxcore.test/absent:1")
+    ),
+    "bad-name": _Case({"image": "UPPER/Case::x"}, ProvisionError, ("not legal", "UPPER/Case::x")),
+    "config": _Case({"env": _MISSING_KEY}, ProvisionError, ("configuration is incomplete", 'secret "no-such-secret" not found')),
+    "non-root": _Case({"securityContext": {"runAsNonRoot": True}}, ProvisionError, ("would run as root",)),
+    "crash": _Case(
+        {"command": ["sh", "-c", "echo last words; exit 7"], **_UNREADY},
+        ServiceFailedError,
+        ("crashes again", "exit code 7"),
+        "last words",
+    ),
+    "no-program": _Case({"command": ["/no/such/program"]}, ServiceFailedError, ("can't be started", "/no/such/program")),
+    "failed": _Case({"command": ["sh", "-c", "echo bye; exit 5"], **_NEVER}, ServiceFailedError, ("ended", "exit code 5"), "bye"),
+    "oom": _Case(
+        {"command": ["sh", "-c", "x=a; while true; do x=$x$x; done"], "resources": {"limits": {"memory": "16Mi"}}, **_NEVER},
+        ServiceFailedError,
+        ("more memory than its limit",),
+    ),
+    "init": _Case(
+        {"spec": {"initContainers": [_INIT], "restartPolicy": "Never"}},
+        ServiceFailedError,
+        ("init container i", "exit code 3"),
+        "init says no",
+    ),
+    "mount": _Case(
+        _volume(configMap={"name": "absent"}), ProvisionError, ("volume can't be mounted", 'configmap "absent" not found')
+    ),
+    "claim": _Case(
+        _volume(persistentVolumeClaim={"claimName": "absent"}), ProvisionError, ("volume can't be mounted", '"absent" not found')
+    ),
+    "no-node": _Case(
+        {"resources": {"requests": {"cpu": "900"}}}, ProvisionTimeoutError, ("no node fits", "Insufficient cpu"), waits=True
+    ),
+    "probe": _Case(
+        {"readinessProbe": {"exec": {"command": ["sh", "-c", "echo not yet; exit 1"]}, "periodSeconds": 1}},
+        ProvisionTimeoutError,
+        ("health check fails", "not yet"),
+        waits=True,
+    ),
+}
+
+
+def _has_cause(watch: PodWatch, name: str) -> bool:
+    state = watch.get(name)
+    return state is not None and bool(diagnose(state, watch.events_of(state)))
+
+
+async def test_every_cause_is_told(cluster: Cluster) -> None:
+    """All side by side: certain ones at once, uncertain ones when time is up, and a pod that is well is not disturbed."""
+    loop = asyncio.get_running_loop()
+
+    async with cluster.pods() as watch:
+
+        async def one(name: str, body: Mapping[str, Any], waits: bool = False) -> tuple[Any, list[Event]]:
+            events: list[Event] = []
+            deadline = loop.time() + _PATIENCE
+            try:
+                await cluster.create(pod(name, **body))
+                if waits:  # until there is a cause to be told
+                    await watch.wait_for(lambda watch: _has_cause(watch, name), _PATIENCE)
+                    deadline = loop.time() + 0.2
+                found: Any = await wait_ready(watch, [name], emit=events.append, deadline=deadline, crashes=2)
+            except SandboxError as error:
+                found = error
+            return found, events
+
+        outcomes = await asyncio.gather(one("well", {}), *(one(name, case.body, case.waits) for name, case in CASES.items()))
+    (well, events), *failures = outcomes
+    assert [state.name for state in well] == ["well"]
+    # On a slow node a pod may wait for the token of a new namespace, and is told to; it is ready once, and last.
+    assert [event.name for event in events if event.name != "service.waiting"] == ["service.ready"]
+    assert events[-1].name == "service.ready"
+    for (name, case), (found, told) in zip(CASES.items(), failures, strict=True):
+        assert type(found) is case.error, (name, found)
+        first, *rest = str(found).splitlines()
+        assert [words for words in (name, *case.first_line) if words not in first] == [], (name, first)
+        assert case.rest in "\n".join(rest), (name, rest)
+        assert found.hint, name
+        assert found.service == name
+        if case.waits:
+            assert "service.waiting" in {event.name for event in told}, name
+
+
+async def test_pods_that_are_never_made_are_told(config: ClusterConfig, cluster: Cluster) -> None:
+    """A quota, and what makes pods in vain."""
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "q"},
+        "spec": {"hard": {"requests.memory": "64Mi"}},
+    }
+    await cluster.create(quota)
+    async with asyncio.timeout(60):
+        while not ((await cluster.get("ResourceQuota", "q")).get("status") or {}).get("hard"):  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    labels = {"set": "greedy"}
+    template = pod("x", labels=labels, resources={"requests": {"memory": "100Mi"}})
+    stateful = {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": {"name": "greedy"},
+        "spec": {
+            "serviceName": "greedy",
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": template["spec"] | {"terminationGracePeriodSeconds": 0}},
+        },
+    }
+    try:
+        async with cluster.pods() as watch:
+            await cluster.create(stateful)
+            deadline = asyncio.get_running_loop().time() + 60
+            with pytest.raises(ProvisionError, match="asks for more than the namespace's quota") as caught:
+                await wait_ready(watch, labels=labels, count=1, owners=["greedy"], emit=lambda event: None, deadline=deadline)
+            assert not isinstance(caught.value, ProvisionTimeoutError)
+            assert "64Mi" in str(caught.value)
+    finally:
+        await cluster.delete("StatefulSet", "greedy")
+        await cluster.delete("ResourceQuota", "q")
+
+
+async def test_a_pod_that_vanishes_is_told(cluster: Cluster) -> None:
+    async with cluster.pods() as watch:
+        await cluster.create(pod("vanishes", readinessProbe={"exec": {"command": ["false"]}}))
+        deadline = asyncio.get_running_loop().time() + 60
+        waiting = asyncio.create_task(wait_ready(watch, ["vanishes"], emit=lambda event: None, deadline=deadline))
+        await watch.wait_for(lambda watch: (found := watch.get("vanishes")) and found.phase == "Running", 60)
+        await cluster.delete("Pod", "vanishes", grace=0)
+        with pytest.raises(ProvisionError, match="deleted while it was waited for"):
+            await waiting
