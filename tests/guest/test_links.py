@@ -147,12 +147,11 @@ async def test_a_restarted_guest_is_an_honest_unknown(start_keeper: Callable[...
     first, second = start_keeper(), start_keeper()
     channel = first.channel()
     guest = Guest(channel)
-    task = asyncio.create_task(guest.executor.exec(sh("sleep 5")))
-    await asyncio.sleep(0.3)
+    process = await guest.executor.start(sh("sleep 5"))
     channel.path = second.socket
     first.process.kill()
     with pytest.raises(errors.SandboxUnavailableError) as caught:
-        await task
+        await process.wait()
     assert caught.value.started == "yes"
     assert (await guest.executor.exec(sh("echo on"))).stdout == b"on\n"
     await guest.aclose()

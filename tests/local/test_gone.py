@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from pathlib import Path
 
@@ -15,12 +14,11 @@ async def test_a_command_of_a_destroyed_sandbox_fails_at_once(tmp_path: Path) ->
     config = {"state_dir": str(tmp_path)}
     async with Session("local", config=config) as ours, Session("local", config=config) as other:
         environment = await ours.provision()
-        running = asyncio.ensure_future(environment.default.exec(["sleep", "300"]))
-        await environment.default.exec(["true"])
-        await (await other.attach(environment.id)).destroy()
-        began = time.monotonic()
-        with pytest.raises(SandboxUnavailableError) as caught:
-            await running
+        async with environment.default.start(["sleep", "300"]) as process:  # which waits until it runs
+            await (await other.attach(environment.id)).destroy()
+            began = time.monotonic()
+            with pytest.raises(SandboxUnavailableError) as caught:
+                await process.wait()
         assert caught.value.started == "yes"
         with pytest.raises(SandboxUnavailableError) as caught:
             await environment.default.exec(["true"])
