@@ -15,6 +15,7 @@ from opensandbox import exceptions
 from sandboxcore_opensandbox import _server_errors
 from sandboxcore_opensandbox._config import OpenSandboxConfig
 from sandboxcore_opensandbox._execd_files import ExecdFiles, means_the_same
+from sandboxcore_opensandbox._server_channel import ExecdChannel
 from sandboxcore_opensandbox._server_connection import ServerConnection
 from sandboxcore_opensandbox._server_errors import BY_CLASS, BY_CODE, server_error
 from sandboxcore_opensandbox._server_notes import ServerNotes, metadata, read
@@ -311,6 +312,14 @@ async def test_a_download_that_fails_costs_nothing_but_time() -> None:
     connection = Broken(OpenSandboxConfig(mode="server"))
     assert await ExecdFiles(guest, "id", connection).read_file("/large") == b"whole"
     await connection.aclose()
+
+
+@pytest.mark.tier("none")
+async def test_a_closed_sandbox_leaves_nothing_in_the_connection() -> None:
+    """A session of thousands of sandboxes keeps what it knows of those that it has."""
+    connection = Mock(ServerConnection)
+    await ExecdChannel("id", connection).aclose()
+    connection.forget_execd.assert_called_once_with("id")
 
 
 @pytest.mark.tier("none")

@@ -233,6 +233,7 @@ class ExecdChannel(Channel):
             self._forget(number)
         if self._forgetting:
             await asyncio.wait(set(self._forgetting), timeout=5.0)
+        self._connection.forget_execd(self._id)
         if self._own:
             await self._connection.aclose()
 
