@@ -8,6 +8,7 @@ from typing import Any
 
 from .docker_backend import API, NO_NETWORK, OURS, RUN
 from .docker_inspect import ADAPTER, PROVIDER
+from .tables import short, table
 from .targets import Verdict, size_text
 
 __all__ = ("draw", "section", "verdicts")
@@ -85,11 +86,6 @@ def section(report: Mapping[str, Any]) -> str:
     )
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def _commands(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
     ours, theirs = names
 
@@ -97,10 +93,10 @@ def _commands(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
         for row in rows:
             for name in names:
                 its = row["contenders"][name]
-                figures = [_short(its[figure]) for figure in ("p50_ms", "p99_ms", "per_second", "client_cpu_us")]
+                figures = [short(its[figure]) for figure in ("p50_ms", "p99_ms", "per_second", "client_cpu_us")]
                 yield [str(row["in_flight"]), name, *figures, *_ratios(row["contenders"], ours, theirs, name)]
 
-    return _table(("in flight", "by", "p50 ms", "p99 ms", "commands/s", "client CPU, µs", "p50", "rate"), lines())
+    return table(("in flight", "by", "p50 ms", "p99 ms", "commands/s", "client CPU, µs", "p50", "rate"), lines())
 
 
 def _ratios(contenders: Mapping[str, Mapping[str, float]], ours: str, theirs: str, name: str) -> Sequence[str]:
@@ -116,9 +112,9 @@ def _files(rows: Sequence[Mapping[str, Any]], ours: str, theirs: str) -> str:
         for row in rows:
             for way, word in (("up", "in"), ("down", "out")):
                 mine, its = (_milliseconds(row[way][name]) for name in (ours, theirs))
-                yield [f"{size_text(row['size_bytes'])} {word}", _short(mine), _short(its), f"{its / mine:.1f}x"]
+                yield [f"{size_text(row['size_bytes'])} {word}", short(mine), short(its), f"{its / mine:.1f}x"]
 
-    return _table(("file", f"{ours}, ms", f"{theirs}, ms", "times faster"), lines())
+    return table(("file", f"{ours}, ms", f"{theirs}, ms", "times faster"), lines())
 
 
 def _milliseconds(figures: Mapping[str, float]) -> float:
@@ -129,25 +125,21 @@ def _environments(made: Mapping[str, Any]) -> str:
     def line(name: str) -> Sequence[str]:
         seconds, gone = made["seconds"][name], made["removal_seconds"][name]
         called = name if name == OURS else f"`{name}`"
-        return [called, _short(seconds), f"{made['seconds'][OURS] / seconds:.2f}x", _short(gone)]
+        return [called, short(seconds), f"{made['seconds'][OURS] / seconds:.2f}x", short(gone)]
 
-    return _table(("by", "made, s", "ours to it", "removed, s"), map(line, (OURS, RUN, NO_NETWORK)))
+    return table(("by", "made, s", "ours to it", "removed, s"), map(line, (OURS, RUN, NO_NETWORK)))
 
 
 def _inspect(report: Mapping[str, Any]) -> str:
     if "init_s" not in report:
         return ""
-    made = [[name, *(_short(report["init_s"][name][key]) for key in ("alone", "together"))] for name in (ADAPTER, PROVIDER)]
+    made = [[name, *(short(report["init_s"][name][key]) for key in ("alone", "together"))] for name in (ADAPTER, PROVIDER)]
     tables = [
-        _table(("by", "one sample made, s", f"{report['samples']} samples at once, s"), made),
+        table(("by", "one sample made, s", f"{report['samples']} samples at once, s"), made),
         _commands(report["commands"], (ADAPTER, PROVIDER)),
         _files(report["files"], ADAPTER, PROVIDER),
     ]
     return _INSPECT.format(samples=report["samples"], inspect="\n\n".join(tables))
-
-
-def _short(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def draw(report: Mapping[str, Any], path: Path) -> None:

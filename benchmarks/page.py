@@ -7,6 +7,7 @@ from typing import Any
 
 from . import docker_page
 from .commands import BARE, BWRAP, OURS, SPAWN
+from .tables import machine_text, short, table, verdict_table
 from .targets import Verdict, size_text, verdicts
 from .transfers import CAT, STREAMED, WHOLE
 
@@ -91,8 +92,8 @@ def write(report: Mapping[str, Any]) -> str:
     files, weights = report["files"], report["weights"]
     grown = files["memory"]["growth_bytes"]
     return _HEAD.format(
-        machine=_machine(report["machine"]),
-        verdicts=_verdicts(all_verdicts(report)),
+        machine=machine_text(report["machine"]),
+        verdicts=verdict_table(all_verdicts(report)),
         commands=_commands(report["commands"]),
         files=_files(files["rows"]),
         grown_up=grown["up"] / 2**20,
@@ -107,35 +108,6 @@ def write(report: Mapping[str, Any]) -> str:
     )
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _machine(machine: Mapping[str, Any]) -> str:
-    before, after = machine["load_before"][0], machine["load_after"][0]
-    return (
-        f"Measured {machine['date']} on {machine['cores']} cores ({machine['processor']}), "
-        f"{machine['memory_gib']:g} GiB, Linux {machine['kernel']}, Python {machine['python']}; "
-        f"load average {before:g} before and {after:g} after."
-    )
-
-
-def _verdicts(found: Sequence[Verdict]) -> str:
-    def row(verdict: Verdict) -> Sequence[str]:
-        sign = "≤" if verdict.most else "≥"
-        space = "" if verdict.unit == "x" else " "
-        reached = "yes" if verdict.reached else "**no**"
-        return (
-            verdict.what,
-            f"{verdict.value:.3g}{space}{verdict.unit}",
-            f"{sign} {verdict.bound:g}{space}{verdict.unit}",
-            reached,
-        )
-
-    return _table(("what", "measured", "to reach", "reached"), map(row, found))
-
-
 def _commands(rows: Sequence[Mapping[str, Any]]) -> str:
     def lines() -> Iterable[Sequence[str]]:
         for row in rows:
@@ -144,12 +116,12 @@ def _commands(rows: Sequence[Mapping[str, Any]]) -> str:
                     yield _command_line(row["in_flight"], name, row["contenders"])
 
     head = ("in flight", "by", "p50 ms", "p99 ms", "commands/s", "client CPU, µs", "p50, ours to it", "rate, ours to it")
-    return _table(head, lines())
+    return table(head, lines())
 
 
 def _command_line(in_flight: int, name: str, contenders: Mapping[str, Mapping[str, float]]) -> Sequence[str]:
     its, ours = contenders[name], contenders[OURS]
-    figures = [_short(its[figure]) for figure in ("p50_ms", "p99_ms", "per_second", "client_cpu_us")]
+    figures = [short(its[figure]) for figure in ("p50_ms", "p99_ms", "per_second", "client_cpu_us")]
     ratios = [f"{ours[figure] / its[figure]:.2f}x" if name != OURS else "" for figure in ("p50_ms", "per_second")]
     return [f"{in_flight:,}", name, *figures, *ratios]
 
@@ -159,24 +131,20 @@ def _files(rows: Sequence[Mapping[str, Any]]) -> str:
         for row in rows:
             for way, word in (("up", "in"), ("down", "out")):
                 cat = row[way][CAT]["mib_per_second"]
-                cells = [_short(cat)]
+                cells = [short(cat)]
                 for name in (WHOLE, STREAMED):
                     speed = row[way][name]["mib_per_second"]
-                    cells.append(f"{_short(speed)} ({speed / cat:.2f}x)")
-                yield [f"{size_text(row['size_bytes'])} {word}", _short(row[way][WHOLE]["ms"]), *cells]
+                    cells.append(f"{short(speed)} ({speed / cat:.2f}x)")
+                yield [f"{size_text(row['size_bytes'])} {word}", short(row[way][WHOLE]["ms"]), *cells]
 
-    return _table(("file", "whole, ms", "`cat`, MiB/s", "whole, MiB/s", "in pieces, MiB/s"), lines())
+    return table(("file", "whole, ms", "`cat`, MiB/s", "whole, MiB/s", "in pieces, MiB/s"), lines())
 
 
 def _weights(weights: Mapping[str, Any]) -> str:
     states = weights["rss"]["bytes_each"]
     rows = [[state, *(f"{weights[kind]['bytes_each'][state] / 1024:.1f}" for kind in ("rss", "allocated"))] for state in states]
-    return _table(("state", "resident, KiB", "allocated, KiB"), rows)
+    return table(("state", "resident, KiB", "allocated, KiB"), rows)
 
 
 def _starts(cpu_ms: Mapping[str, float]) -> str:
-    return _table(("program", "CPU ms"), ([f"`{name}`", f"{value:.0f}"] for name, value in cpu_ms.items()))
-
-
-def _short(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return table(("program", "CPU ms"), ([f"`{name}`", f"{value:.0f}"] for name, value in cpu_ms.items()))
