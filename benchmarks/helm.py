@@ -1,8 +1,8 @@
 """The Helm backend beside inspect_k8s_sandbox, on one cluster, with one chart, in one run.
 
-    python -m benchmarks.helm --peer VENV/bin/python --releases 50 --out docs/_static/performance-helm.json
+    python -m benchmarks.helm --peer VENV/bin/python --docs
 
-``--peer`` is the Python of a venv with ``inspect-k8s-sandbox==0.14.0``; without it only our own figures are taken.
+``--peer`` is the Python of a venv with ``inspect-k8s-sandbox``; without it only our own figures are taken, and printed.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from sandboxcore import EnvironmentSpec, ServiceSpec, Session
 from sandboxcore.environment import Sandbox
 from sandboxcore.errors import SandboxError
 
-from . import machine
+from . import helm_page, machine, publishing
 from .timing import percentile, run_load
 
 __all__ = ("main",)
 
 HERE = Path(__file__).parent
+ENGINES = ("render-once", "helm")
 CHART = {
     "Chart.yaml": "apiVersion: v2\nname: bench\nversion: 0.1.0\n",
     "values.yaml": "annotations: {}\nimage: IMAGE\n",
@@ -86,7 +87,8 @@ async def ours(config: Mapping[str, Any], chart: Path, order: Mapping[str, Any])
         await sandbox.exec(["/bin/true"])
         found["commands"] = [await _commands(sandbox, count, order["seconds"]) for count in order["in_flight"]]
         found["files"] = [await _files(sandbox, size, order["file_times"]) for size in order["sizes"]]
-    found["engines"] = {engine: await _many(config, chart, engine, order["releases"]) for engine in ("render-once", "helm")}
+    found["engines"] = {engine: await _many(config, chart, engine, order["releases"]) for engine in ENGINES}
+    found["scales"] = [await _many(config, chart, engine, count) for count in order["scales"] for engine in ENGINES]
     found["bad_image_s"] = await _bad_image(config, chart)
     return found
 
@@ -138,6 +140,7 @@ async def _many(config: Mapping[str, Any], chart: Path, engine: str, count: int)
         await asyncio.gather(*(one.destroy() for one in made))
         requests = (await provisioner.cluster()).requests
         return {
+            "engine": engine,
             "releases": count,
             "failures": count - len(made),
             "provision_s": provisioned,
@@ -176,56 +179,24 @@ def peer(python: str, config: Mapping[str, Any], chart: Path, order: Mapping[str
     return found
 
 
-def ratios(report: Mapping[str, Any]) -> dict[str, float]:
-    """Tell how many times better ours are."""
-    mine, other = report["sandboxcore"], report["inspect_k8s_sandbox"]
-    found: dict[str, float] = {}
-    for a, b in zip(mine["commands"], other["commands"], strict=True):
-        found[f"exec p50 at {a['in_flight']}"] = b["p50_ms"] / a["p50_ms"]
-        found[f"exec throughput at {a['in_flight']}"] = a["per_second"] / b["per_second"]
-        found[f"exec client CPU at {a['in_flight']}"] = b["client_cpu_us"] / a["client_cpu_us"]
-    for a, b in zip(mine["files"], other["files"], strict=True):
-        found[f"write {a['size_bytes']} B"] = b["up_ms"] / a["up_ms"]
-        found[f"read {a['size_bytes']} B"] = b["down_ms"] / a["down_ms"]
-    for engine, row in mine["engines"].items():
-        found[f"provision with {engine}"] = other["provision_s"] / row["provision_s"]
-    return found
-
-
-def draw(report: Mapping[str, Any], path: Path) -> None:
-    """Draw commands and provisioning of both."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "sandboxcore"
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 3, figsize=(12, 3.8), layout="constrained")
-    for name, colour in (("sandboxcore", "#0b6e99"), ("inspect_k8s_sandbox", "#8a8a8a")):
-        rows = report[name]["commands"]
-        for axis, key in ((axes[0], "p50_ms"), (axes[1], "per_second")):
-            axis.plot([row["in_flight"] for row in rows], [row[key] for row in rows], marker="o", label=name, color=colour)
-    axes[0].set(title="median latency of /bin/true, ms", xlabel="in flight", xscale="log", yscale="log")
-    axes[1].set(title="commands a second", xlabel="in flight", xscale="log", yscale="log")
-    engines = report["sandboxcore"]["engines"]
-    bars = {name: row["provision_s"] for name, row in engines.items()} | {"peer": report["inspect_k8s_sandbox"]["provision_s"]}
-    axes[2].bar(list(bars), list(bars.values()), color=["#0b6e99", "#6fb3cf", "#8a8a8a"])
-    axes[2].set(title=f"seconds until {engines['helm']['releases']} releases are ready")
-    for axis in axes[:2]:
-        axis.grid(visible=True, alpha=0.3)
-        axis.legend(fontsize=8)
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
-    pyplot.close(figure)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure on the cluster of the tests."""
-    parser = argparse.ArgumentParser(description="Measure the Helm backend beside inspect_k8s_sandbox.")
+    """Measure on the cluster of the tests, print the figures, and write what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", help="Python of a venv with inspect-k8s-sandbox")
-    parser.add_argument("--releases", type=int, default=50)
+    parser.add_argument("--releases", type=int, default=50, help="how many at once, beside the peer")
+    parser.add_argument("--scales", type=int, nargs="*", default=(10, 200), help="how many at once, for the number of requests")
     parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--out", type=Path, help="JSON file; a picture is put beside it")
+    publishing.add_arguments(parser)
     asked = parser.parse_args(arguments)
+    if asked.docs and not (asked.peer or asked.given):
+        parser.error("the page compares: it needs --peer")
+    report = publishing.given(asked) or measure(asked)
+    publishing.publish(asked, report, "helm", helm_page if helm_page.PEER in report else None)
+    return 0
+
+
+def measure(asked: argparse.Namespace) -> dict[str, Any]:
+    """Take the figures of both."""
     from tests.cluster import helm, kubeconfig, kubectl
     from tests.images import reference
 
@@ -237,27 +208,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "sizes": (1 << 10, 1 << 20, 99 << 20),
         "file_times": 5,
         "releases": asked.releases,
+        "scales": asked.scales,
     }
-    report: dict[str, Any] = {"machine": {"date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), **machine.facts()}}
+    report: dict[str, Any] = {
+        "machine": {"date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), **machine.facts()},
+        "kubernetes": json.loads(kubectl("get", "--raw", "/version"))["gitVersion"].removeprefix("v"),
+        "helm": _printed(str(config["helm"]), "version", "--template", "{{.Version}}").removeprefix("v"),
+    }
     kubectl("create", "namespace", namespace)
     try:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             chart = write_chart(folder, reference("debian"))
-            report["sandboxcore"] = asyncio.run(ours(config, chart, order))
+            report[helm_page.OURS] = asyncio.run(ours(config, chart, order))
             if asked.peer:
-                report["inspect_k8s_sandbox"] = peer(asked.peer, config, chart, order, folder)
-                report["ratios"] = ratios(report)
+                find = "import importlib.metadata as m; print('inspect-k8s-sandbox==' + m.version('inspect-k8s-sandbox'))"
+                report["peer"] = _printed(asked.peer, "-c", find)
+                report[helm_page.PEER] = peer(asked.peer, config, chart, order, folder)
     finally:
         kubectl("delete", "namespace", namespace, "--wait=false")
     report["machine"]["load_after"] = machine.load()
-    text = json.dumps(report, indent=1)
-    sys.stdout.write(text + "\n")
-    if asked.out:
-        asked.out.write_text(text + "\n")
-        if asked.peer:
-            draw(report, asked.out.with_suffix(".svg"))
-    return 0
+    return report
+
+
+def _printed(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 if __name__ == "__main__":

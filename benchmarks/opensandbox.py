@@ -1,6 +1,6 @@
 """The OpenSandbox backend on a cluster: out of a warm pool and from images, and through the server beside the SDK's own ways.
 
-    python -m benchmarks.opensandbox --sandboxes 50 --out opensandbox.json
+    python -m benchmarks.opensandbox --docs
 
 It needs what the tests of the backend need (see tests/opensandbox/kit.py): the controller's binaries, the test cluster, and
 PyPI for the server. Everything is in one run, one after the other, on one machine.
@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import resource
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from sandboxcore import Session
 from sandboxcore.environment import Environment, Sandbox
 
-from . import machine
+from . import machine, opensandbox_page, publishing
 from .timing import percentile
 
 __all__ = ("main",)
@@ -120,23 +118,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--file-mib", type=int, default=32)
     parser.add_argument("--image", default="sandboxcore.test/debian:1")
     parser.add_argument("--only", choices=("crd", "server"))
-    parser.add_argument("--out", type=Path)
+    publishing.add_arguments(parser)
     options = parser.parse_args(argv)
+    if options.docs and options.only:
+        parser.error("the page is written from a whole run, without --only")
+    report = publishing.given(options) or measure(options, parser)
+    publishing.publish(options, report, "opensandbox", opensandbox_page if {"crd", "server"} <= set(report) else None)
+    return 0
+
+
+def measure(options: argparse.Namespace, parser: argparse.ArgumentParser) -> dict[str, Any]:
+    """Take the figures that were asked for."""
     from tests.opensandbox import kit, places
 
     problem = kit.probe()
     if problem:
         parser.error(problem)
-    found: dict[str, Any] = {"machine": machine.facts(), "load": machine.load()}
+    found: dict[str, Any] = {"machine": {"date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), **machine.facts()}}
     if options.only != "server":
         found["crd"] = asyncio.run(crd(places.crd(), options.sandboxes, options.image))
     if options.only != "crd":
         found["server"] = asyncio.run(server(places.server(), options.image, options.commands, options.file_mib << 20))
-    text = json.dumps(found, indent=1)
-    if options.out is not None:
-        options.out.write_text(text + "\n")
-    print(text)
-    return 0
+    found["machine"]["load_after"] = machine.load()
+    return found
 
 
 if __name__ == "__main__":
