@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..abc import Channel
 from ..errors import GuestUnavailableError, SandboxUnavailableError
+from ._status import last_words, read_status
 
 __all__ = ("SOCKET", "LocalChannel", "listen")
 
@@ -58,14 +59,22 @@ class LocalChannel(Channel):
             transport, _ = await loop.create_unix_connection(lambda: protocol, sock=stream)
         except OSError as error:
             stream.close()
-            message = f"service {self._name!r} is not running: {error.strerror or error}"
             if isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
-                raise GuestUnavailableError(message, hint="`sandboxcore logs` shows what its command wrote") from error
+                raise self._gone(error) from error
+            message = f"service {self._name!r} does not answer: {error.strerror or error}"
             raise SandboxUnavailableError(message, started="no") from error
         except BaseException:
             stream.close()
             raise
         return transport
+
+    def _gone(self, error: OSError) -> GuestUnavailableError:
+        """Tell how the service ended, as far as its folder still says."""
+        code = read_status(self._folder).exit_code
+        if code is not None:
+            return GuestUnavailableError(f"service {self._name!r} ended: exit code {code}{last_words(self._folder)}")
+        hint = "`sandboxcore logs` shows what its command wrote" if self._folder.exists() else None
+        return GuestUnavailableError(f"service {self._name!r} is not running: {error.strerror or error}", hint=hint)
 
     async def _connect(self, stream: socket.socket) -> None:
         directory = os.open(self._folder, os.O_PATH | os.O_CLOEXEC)

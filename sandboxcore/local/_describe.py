@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..values import EnvironmentRef, SandboxRef
 from ._launch import Process
-from ._service import read_status
 from ._state import EnvironmentFolder, read_small
+from ._status import read_status
 
 if TYPE_CHECKING:
     from ..spec import EnvironmentSpec

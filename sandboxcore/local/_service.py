@@ -14,17 +14,15 @@ from ._channel import listen
 from ._launch import Process, memory_file, readable, run
 from ._networks import HOST
 from ._plan import AT
-from ._status import CommandStatus, parse_status
+from ._status import CommandStatus, last_words, read_status
 
 if TYPE_CHECKING:
     from ._ids import IdMapping
     from ._plan import Launch
     from ._programs import Programs
 
-__all__ = ("Running", "log_tail", "start_service")
+__all__ = ("Running", "start_service")
 
-_TAIL_LINES = 20
-_TAIL_BYTES = 64 * 1024
 _LOG_FILES = ("log", "log.old", "status", "errors")
 
 
@@ -67,32 +65,9 @@ class Running:
         return failed(self.name, f"{what}: {how}", self.folder)
 
 
-def read_status(folder: Path) -> CommandStatus:
-    """Read the status of a service from its folder."""
-    try:
-        with (folder / "status").open() as lines:
-            return parse_status(lines)
-    except OSError:
-        return CommandStatus()
-
-
 def failed(name: str, what: str, folder: Path, hint: str | None = None) -> ServiceFailedError:
     """Make the error of a service that failed."""
-    tail = log_tail(folder)
-    lines = f"; its last output:\n{tail}" if tail else "; it wrote nothing"
-    return ServiceFailedError(f"service {name!r} {what}{lines}", service=name, hint=hint)
-
-
-def log_tail(folder: Path) -> str:
-    """Return the last lines that the service's command wrote."""
-    try:
-        with (folder / "log").open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _TAIL_BYTES))
-            lines = file.read().decode(errors="replace").splitlines()
-    except OSError:
-        return ""
-    return "\n".join(lines[-_TAIL_LINES:])
+    return ServiceFailedError(f"service {name!r} {what}{last_words(folder)}", service=name, hint=hint)
 
 
 async def start_service(

@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-__all__ = ("CommandStatus", "parse_status")
+__all__ = ("CommandStatus", "last_words", "parse_status", "read_status")
+
+_TAIL_LINES = 20
+_TAIL_BYTES = 64 * 1024
 
 _PHASES = {
     1: "it could not be forked",
@@ -48,3 +52,24 @@ def parse_status(lines: Iterable[str]) -> CommandStatus:
             reason = f"{_PHASES.get(phase, 'it could not be started')} ({os.strerror(number)})"
             status = CommandStatus(state="failed", exit_code=127 if number == 2 else 126, reason=reason)
     return status
+
+
+def read_status(folder: Path) -> CommandStatus:
+    """Read the status of a service from its folder."""
+    try:
+        with (folder / "status").open() as lines:
+            return parse_status(lines)
+    except OSError:
+        return CommandStatus()
+
+
+def last_words(folder: Path) -> str:
+    """Return the last lines that the service's command wrote, as the end of a message."""
+    try:
+        with (folder / "log").open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _TAIL_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    return "; its last output:\n" + "\n".join(lines[-_TAIL_LINES:]) if lines else "; it wrote nothing"

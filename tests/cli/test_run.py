@@ -184,7 +184,7 @@ def test_a_service_that_crashes_is_told_with_its_last_words(cli: CommandLine, tm
     document = tmp_path / "compose.yaml"
     document.write_text(
         "services:\n  default:\n    image: busybox\n    command: [sh, -c, 'echo last words >&2; exit 3']\n"
-        "    healthcheck: {test: [CMD, 'true'], interval: 1s}\n"
+        "    healthcheck: {test: [CMD, 'false'], interval: 1s}\n"
     )
     result = cli("run", "-q", "-f", str(document), "--", "true")
     first, *rest = result.stderr.decode().splitlines()

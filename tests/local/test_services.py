@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from sandboxcore.errors import ProvisionTimeoutError, ServiceFailedError
+from sandboxcore.errors import ProvisionTimeoutError, SandboxUnavailableError, ServiceFailedError
 from sandboxcore.spec import Dependency, EnvironmentSpec, Healthcheck, RestartPolicy, ServiceSpec, VolumeMount, VolumeSpec
 
 from .conftest import Backend, processes_below
@@ -43,6 +43,16 @@ async def test_a_crash_names_its_exit_code_and_last_lines(backend: Backend) -> N
     assert message.endswith("line 30\nwhy")
     assert "line 11\n" not in message
     assert await backend.all() == []
+
+
+async def test_a_crash_later_on_is_told_to_who_still_wants_to_run_something(backend: Backend) -> None:
+    made = await backend.make(command=("sh", "-c", "until test -e /tmp/go; do sleep 0.02; done; echo why >&2; exit 3"))
+    running = asyncio.ensure_future(made.output("sleep", "300"))
+    await made.output("touch", "/tmp/go")
+    with pytest.raises(SandboxUnavailableError, match=r"service 'default' ended: exit code 3; its last output:\nwhy"):
+        await running
+    with pytest.raises(SandboxUnavailableError, match=r"service 'default' ended: exit code 3; its last output:\nwhy"):
+        await made.output("true")
 
 
 async def test_a_command_that_can_not_start_is_a_failure(backend: Backend) -> None:
