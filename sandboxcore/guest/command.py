@@ -18,7 +18,6 @@ __all__ = ("Command",)
 _EXEC_WINDOW = 192 * 1024
 _FILE_WINDOW = 3 << 19
 _EXEC_PIECE = 64 * 1024
-_FILE_PIECE = 256 * 1024
 
 
 class Command:
@@ -153,10 +152,14 @@ class Command:
         if self._eof_at is None:
             self._eof_at = self._stdin_total
 
-    def next_stdin(self) -> list[bytes | memoryview]:
-        """Build the next frame that the window allows, with the end if it is the last; in parts, so that nothing is copied."""
+    def next_stdin(self, file_piece: int) -> list[bytes | memoryview]:
+        """Build the next frame that the window allows, with the end if it is the last; in parts, so that nothing is copied.
+
+        Args:
+            file_piece: Bytes of a file that may go in one frame, before which the frames of other commands have to wait.
+        """
         parts: list[bytes | memoryview] = []
-        data = self._next_piece()
+        data = self._next_piece(file_piece if self.is_file else _EXEC_PIECE)
         if data:
             parts += (protocol.stdin_head(self.id, self._stdin_next, len(data)), data)
             self._stdin_next += len(data)
@@ -165,8 +168,8 @@ class Command:
             self._eof_sent = True
         return parts
 
-    def _next_piece(self) -> memoryview | None:
-        most = min(_FILE_PIECE if self.is_file else _EXEC_PIECE, self._stdin_base + self._window - self._stdin_next)
+    def _next_piece(self, most: int) -> memoryview | None:
+        most = min(most, self._stdin_base + self._window - self._stdin_next)
         at = self._stdin_base
         for held in self._stdin:
             if self._stdin_next < at + len(held):

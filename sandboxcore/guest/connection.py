@@ -124,7 +124,7 @@ class Connection:
         link, feeding = self._link, self._feeding
         while feeding and link is not None and not link.paused:
             command = feeding.popleft()
-            parts = [] if command.done.done() or command.kill_wanted else command.next_stdin()
+            parts = [] if command.done.done() or command.kill_wanted else command.next_stdin(link.file_piece)
             command.feeding = bool(parts)
             if parts:
                 feeding.append(command)

@@ -17,6 +17,7 @@ _BUFFER = 256 * 1024
 _LARGE = 32 * 1024
 _SOCKET_BUFFER = 1 << 20  # far more than Linux grants
 _LINES_MAX = 64 * 1024
+_FILE_PIECE, _FILE_PIECE_HERE = 256 * 1024, 512 * 1024
 #: Seconds that what nobody waits for may wait for company.
 _LATER = 0.02
 
@@ -46,6 +47,8 @@ class Link(asyncio.BufferedProtocol, asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         #: What the channel said of the stream's end, once it has ended.
         self.reason: BaseException | None = None
+        #: Bytes of a file in one frame: more where the other end is on this machine, and none waits long behind them.
+        self.file_piece = _FILE_PIECE
         self.paused = False
         self.on_resume: Callable[[], None] | None = None
         self.heard = self._loop.time()
@@ -57,6 +60,7 @@ class Link(asyncio.BufferedProtocol, asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         stream = transport.get_extra_info("socket")
         if stream is not None and stream.family == socket.AF_UNIX:  # TCP is better at this than we are
+            self.file_piece = _FILE_PIECE_HERE
             with contextlib.suppress(OSError):
                 stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
 

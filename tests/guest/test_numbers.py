@@ -72,11 +72,11 @@ def test_no_frame_that_one_side_sends_is_too_long_for_the_other() -> None:
 
 
 def test_the_client_gives_less_stdin_than_the_guest_takes() -> None:
-    from sandboxcore.guest import command
+    from sandboxcore.guest import command, link
 
     assert NUMBERS["EXEC_WINDOW"] >= command._EXEC_WINDOW
     assert NUMBERS["FILE_WINDOW"] >= command._FILE_WINDOW
-    assert NUMBERS["MAX_FRAME"] > command._FILE_PIECE + 64
+    assert NUMBERS["MAX_FRAME"] > link._FILE_PIECE_HERE + 64
 
 
 def test_closed_stdin_is_one_number() -> None:
