@@ -37,9 +37,9 @@ CHART = {
     "templates/set.yaml": """\
 apiVersion: apps/v1
 kind: StatefulSet
-metadata: {name: "{{ .Release.Name }}-set"}
+metadata: {name: "set-{{ .Release.Name }}"}
 spec:
-  serviceName: "{{ .Release.Name }}-set"
+  serviceName: "set-{{ .Release.Name }}"
   selector: {matchLabels: {app.kubernetes.io/instance: "{{ .Release.Name }}", inspect/service: default}}
   template:
     metadata:
@@ -53,7 +53,7 @@ spec:
     "templates/service.yaml": """\
 apiVersion: v1
 kind: Service
-metadata: {name: "{{ .Release.Name }}-set"}
+metadata: {name: "set-{{ .Release.Name }}"}
 spec: {clusterIP: None, selector: {app.kubernetes.io/instance: "{{ .Release.Name }}"}}
 """,
     "templates/map.yaml": """\

@@ -18,9 +18,9 @@ _COLOURS = {OURS: "#0b6e99", PEER: "#8a8a8a"}
 _PAGE = """# Performance of the helm backend
 
 This page is written by `benchmarks.helm` from one run; [its figures as JSON](../_static/performance-helm.json) hold more. The
-peer is `{peer}`, in a venv of its own, through the interface that Inspect uses. Both install one chart (a StatefulSet, a Service,
-a ConfigMap) on one cluster, one after the other. Absolute times are those of the machine below, which is client and node at once:
-read the ratios.
+peer is `{peer}`, in a venv of its own, through the interface that Inspect uses. Both install one chart (a StatefulSet,
+a Service, a ConfigMap) on one cluster, one after the other. Absolute times are those of the machine below, which is client and
+node at once: read the ratios.
 
 {machine}
 
@@ -62,8 +62,9 @@ From `provision` to the typed error that names the service and the reason: {bad_
 ## Run it yourself
 
 ```console
-$ python -m venv /tmp/peer && /tmp/peer/bin/pip install {peer_pin}
-$ python -m benchmarks.helm --peer /tmp/peer/bin/python --docs   # on the cluster of the tests; writes this page
+$ python -m venv peer && peer/bin/pip install {peer_pin}
+$ peer/bin/pip install 'kubernetes<34'   # pip warns; with version 37 the peer's reads fail
+$ python -m benchmarks.helm --peer peer/bin/python --docs   # on the cluster of the tests; writes this page
 ```
 """
 
