@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -80,8 +82,11 @@ class Matrix:
 
     def _run(self, name: str, command: list[str]) -> Outcome:
         outcomes, log = self._folder / f"{name}.jsonl", self._folder / f"{name}.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        # Each with temporary folders of its own: one pytest that cleans up can stumble over what another one removes.
+        own = tempfile.TemporaryDirectory(prefix="matrix-", ignore_cleanup_errors=True)
+        with log.open("wb") as output, own as temporary:
+            environ = os.environ | {"PYTEST_DEBUG_TEMPROOT": temporary}
+            process = subprocess.Popen(command, cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
             self._running.add(process)
             try:
                 code = process.wait(SECONDS)
