@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import json
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,7 +57,7 @@ QUICK: Mapping[str, Any] = {
 
 async def measure(plan: Mapping[str, Any], parts: Sequence[str]) -> dict[str, Any]:
     """Run the parts; the order is that of what each leaves behind in memory."""
-    report: dict[str, Any] = {"machine": {"date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), **machine.facts()}}
+    report: dict[str, Any] = {"machine": machine.facts()}
     if set(parts) & {"files", "commands"}:
         await _measure_local(plan, parts, report)
     if "weights" in parts:

@@ -54,7 +54,7 @@ async def measure(
     service = ServiceSpec(image=image, command=("sleep", "infinity"), init=True)
     spec = EnvironmentSpec(services={"default": service})
     api = EngineApi(host.removeprefix("unix://"))
-    report: dict[str, Any] = {"machine": {"date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), **machine.facts()}}
+    report: dict[str, Any] = {"machine": machine.facts()}
     report["engine"] = await _engine(host)
     try:
         async with sandboxcore.Session("docker") as session, session.environment(spec) as environment:

@@ -8,6 +8,7 @@ from typing import Any
 
 from .docker_backend import API, NO_NETWORK, OURS, RUN
 from .docker_inspect import ADAPTER, PROVIDER
+from .drawing import grid_and_legend, picture
 from .tables import short, table
 from .targets import Verdict, size_text
 
@@ -144,19 +145,11 @@ def _inspect(report: Mapping[str, Any]) -> str:
 
 def draw(report: Mapping[str, Any], path: Path) -> None:
     """Write the picture; its format is that of the name's ending."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "sandboxcore"  # the same report gives the same file
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(2, 2, figsize=(10, 7.5), layout="constrained")
-    _draw_commands(axes[0][0], report["commands"], "p50_ms", "median latency of /bin/true, ms")
-    _draw_commands(axes[0][1], report["commands"], "per_second", "commands a second")
-    _draw_files(axes[1][0], report["files"])
-    _draw_environments(axes[1][1], report["environments"])
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
-    pyplot.close(figure)
+    with picture(path, 2, 2, (10, 7.5)) as axes:
+        _draw_commands(axes[0][0], report["commands"], "p50_ms", "median latency of /bin/true, ms")
+        _draw_commands(axes[0][1], report["commands"], "per_second", "commands a second")
+        _draw_files(axes[1][0], report["files"])
+        _draw_environments(axes[1][1], report["environments"])
 
 
 def _draw_commands(axis: Any, rows: Sequence[Mapping[str, Any]], figure: str, title: str) -> None:
@@ -164,7 +157,7 @@ def _draw_commands(axis: Any, rows: Sequence[Mapping[str, Any]], figure: str, ti
         values = [row["contenders"][name][figure] for row in rows]
         axis.plot([row["in_flight"] for row in rows], values, marker="o", label=name, color=_COLOURS[name])
     axis.set(title=title, xlabel="in flight", xscale="log", yscale="log")
-    _finish(axis)
+    grid_and_legend(axis)
 
 
 def _draw_files(axis: Any, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -175,7 +168,7 @@ def _draw_files(axis: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     axis.set(
         title="a file, ms", xticks=range(len(rows)), xticklabels=[size_text(row["size_bytes"]) for row in rows], yscale="log"
     )
-    _finish(axis)
+    grid_and_legend(axis)
 
 
 def _draw_environments(axis: Any, made: Mapping[str, Any]) -> None:
@@ -184,8 +177,3 @@ def _draw_environments(axis: Any, made: Mapping[str, Any]) -> None:
     axis.set(title=f"{made['count']} environments, {made['at_once']} at a time, s")
     axis.tick_params(axis="x", labelsize=7)
     axis.grid(visible=True, axis="y", alpha=0.3)
-
-
-def _finish(axis: Any) -> None:
-    axis.grid(visible=True, which="major", alpha=0.3)
-    axis.legend(fontsize=8)

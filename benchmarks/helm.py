@@ -211,7 +211,7 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
         "scales": asked.scales,
     }
     report: dict[str, Any] = {
-        "machine": {"date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), **machine.facts()},
+        "machine": machine.facts(),
         "kubernetes": json.loads(kubectl("get", "--raw", "/version"))["gitVersion"].removeprefix("v"),
         "helm": _printed(str(config["helm"]), "version", "--template", "{{.Version}}").removeprefix("v"),
     }

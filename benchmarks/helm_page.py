@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .drawing import picture
 from .tables import machine_text, short, table, verdict_table
 from .targets import Verdict, size_text
 
@@ -171,32 +172,24 @@ def _scales(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def draw(report: Mapping[str, Any], path: Path) -> None:
     """Draw commands and provisioning of both; the format is that of the name's ending."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "sandboxcore"  # the same report gives the same file
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(2, 2, figsize=(10, 7.5), layout="constrained")
-    for name, colour in _COLOURS.items():
-        rows = report[name]["commands"]
-        for axis, key in ((axes[0][0], "p50_ms"), (axes[0][1], "per_second")):
-            axis.plot([row["in_flight"] for row in rows], [row[key] for row in rows], marker="o", label=name, color=colour)
-        rows = report[name]["files"]
-        for key, word, style in (("up_ms", "in", "-"), ("down_ms", "out", "--")):
-            values = [row[key] for row in rows]
-            axes[1][0].plot(range(len(rows)), values, style, marker="o", label=f"{name}, {word}", color=colour)
-    axes[0][0].set(title="median latency of /bin/true, ms", xlabel="in flight", xscale="log", yscale="log")
-    axes[0][1].set(title="commands a second", xlabel="in flight", xscale="log", yscale="log")
-    sizes = [size_text(row["size_bytes"]) for row in report[OURS]["files"]]
-    axes[1][0].set(title="a file, ms", xticks=range(len(sizes)), xticklabels=sizes, yscale="log")
-    engines = report[OURS]["engines"]
-    bars = {f"{OURS},\n{name}": row["provision_s"] for name, row in engines.items()} | {PEER: report[PEER]["provision_s"]}
-    axes[1][1].bar(list(bars), list(bars.values()), color=["#0b6e99", "#6fb3cf", "#8a8a8a"])
-    axes[1][1].set(title=f"seconds until {engines['helm']['releases']} releases are ready")
-    axes[1][1].grid(visible=True, axis="y", alpha=0.3)
-    for axis in (axes[0][0], axes[0][1], axes[1][0]):
-        axis.grid(visible=True, alpha=0.3)
-        axis.legend(fontsize=8)
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
-    pyplot.close(figure)
+    with picture(path, 2, 2, (10, 7.5)) as axes:
+        for name, colour in _COLOURS.items():
+            rows = report[name]["commands"]
+            for axis, key in ((axes[0][0], "p50_ms"), (axes[0][1], "per_second")):
+                axis.plot([row["in_flight"] for row in rows], [row[key] for row in rows], marker="o", label=name, color=colour)
+            rows = report[name]["files"]
+            for key, word, style in (("up_ms", "in", "-"), ("down_ms", "out", "--")):
+                values = [row[key] for row in rows]
+                axes[1][0].plot(range(len(rows)), values, style, marker="o", label=f"{name}, {word}", color=colour)
+        axes[0][0].set(title="median latency of /bin/true, ms", xlabel="in flight", xscale="log", yscale="log")
+        axes[0][1].set(title="commands a second", xlabel="in flight", xscale="log", yscale="log")
+        sizes = [size_text(row["size_bytes"]) for row in report[OURS]["files"]]
+        axes[1][0].set(title="a file, ms", xticks=range(len(sizes)), xticklabels=sizes, yscale="log")
+        engines = report[OURS]["engines"]
+        bars = {f"{OURS},\n{name}": row["provision_s"] for name, row in engines.items()} | {PEER: report[PEER]["provision_s"]}
+        axes[1][1].bar(list(bars), list(bars.values()), color=["#0b6e99", "#6fb3cf", "#8a8a8a"])
+        axes[1][1].set(title=f"seconds until {engines['helm']['releases']} releases are ready")
+        axes[1][1].grid(visible=True, axis="y", alpha=0.3)
+        for axis in (axes[0][0], axes[0][1], axes[1][0]):
+            axis.grid(visible=True, alpha=0.3)
+            axis.legend(fontsize=8)

@@ -6,6 +6,7 @@ import os
 import platform
 import resource
 import sys
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ __all__ = ("facts", "load", "raise_file_limit")
 
 
 def facts() -> dict[str, Any]:
-    """Describe the machine; nothing of it names a person, a path or a host."""
+    """Describe the machine, now; nothing of it names a person, a path or a host."""
     return {
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "cores": os.cpu_count(),
         "processor": _processor(),
         "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),

@@ -134,7 +134,7 @@ def measure(options: argparse.Namespace, parser: argparse.ArgumentParser) -> dic
     problem = kit.probe()
     if problem:
         parser.error(problem)
-    found: dict[str, Any] = {"machine": {"date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), **machine.facts()}}
+    found: dict[str, Any] = {"machine": machine.facts()}
     if options.only != "server":
         found["crd"] = asyncio.run(crd(places.crd(), options.sandboxes, options.image))
     if options.only != "crd":

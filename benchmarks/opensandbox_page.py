@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .drawing import picture
 from .tables import machine_text, short, table, verdict_table
 from .targets import Verdict, size_text
 
@@ -112,31 +113,23 @@ def _files(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def draw(report: Mapping[str, Any], path: Path) -> None:
     """Write the picture; its format is that of the name's ending."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "sandboxcore"  # the same report gives the same file
-    from matplotlib import pyplot
-
     crd, server = report["crd"], report["server"]
-    figure, axes = pyplot.subplots(1, 3, figsize=(12, 3.8), layout="constrained")
-    seconds = {"a warm pool": crd["pool"]["first_exec"], "an image": crd["image"]["first_exec"]}
-    axes[0].bar(list(seconds), list(seconds.values()), color=[_COLOURS["ours"], "#6fb3cf"])
-    axes[0].set(title=f"{crd['count']} sandboxes, seconds to the first command")
-    names = ("ours", "sdk")
-    values = [1e3 * server["exec"][name]["p50"] for name in names]
-    axes[1].bar([_CALLED[name] for name in names], values, color=[_COLOURS[name] for name in names])
-    axes[1].set(title="a command through the server, p50, ms", yscale="log")
-    rows = server["files"]
-    for name in names:
-        for (way, word), style in zip(_WAYS, ("-", "--"), strict=True):
-            values = [1e3 * row[f"{name}_{way}"]["p50"] for row in rows]
-            axes[2].plot(range(len(rows)), values, style, marker="o", label=f"{_CALLED[name]}, {word}", color=_COLOURS[name])
-    axes[2].set(
-        title="a file, p50, ms", xticks=range(len(rows)), xticklabels=[size_text(row["bytes"]) for row in rows], yscale="log"
-    )
-    axes[2].legend(fontsize=8)
-    for axis in axes:
-        axis.grid(visible=True, axis="y", alpha=0.3)
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
-    pyplot.close(figure)
+    with picture(path, 1, 3, (12, 3.8)) as axes:
+        seconds = {"a warm pool": crd["pool"]["first_exec"], "an image": crd["image"]["first_exec"]}
+        axes[0].bar(list(seconds), list(seconds.values()), color=[_COLOURS["ours"], "#6fb3cf"])
+        axes[0].set(title=f"{crd['count']} sandboxes, seconds to the first command")
+        names = ("ours", "sdk")
+        values = [1e3 * server["exec"][name]["p50"] for name in names]
+        axes[1].bar([_CALLED[name] for name in names], values, color=[_COLOURS[name] for name in names])
+        axes[1].set(title="a command through the server, p50, ms", yscale="log")
+        rows = server["files"]
+        for name in names:
+            for (way, word), style in zip(_WAYS, ("-", "--"), strict=True):
+                values = [1e3 * row[f"{name}_{way}"]["p50"] for row in rows]
+                axes[2].plot(range(len(rows)), values, style, marker="o", label=f"{_CALLED[name]}, {word}", color=_COLOURS[name])
+        axes[2].set(
+            title="a file, p50, ms", xticks=range(len(rows)), xticklabels=[size_text(row["bytes"]) for row in rows], yscale="log"
+        )
+        axes[2].legend(fontsize=8)
+        for axis in axes:
+            axis.grid(visible=True, axis="y", alpha=0.3)
