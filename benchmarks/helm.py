@@ -1,4 +1,4 @@
-"""The Helm backend beside inspect_k8s_sandbox, on one cluster, with one chart, in one run.
+"""The Helm backend beside inspect_k8s_sandbox, on one cluster, in one run, each with its own chart and both with one.
 
     python -m benchmarks.helm --peer VENV/bin/python --docs
 
@@ -20,77 +20,41 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sandboxcore import EnvironmentSpec, ServiceSpec, Session
+from sandboxcore import EnvironmentSpec, Session
 from sandboxcore.environment import Sandbox
 from sandboxcore.errors import SandboxError
 
 from . import helm_page, machine, publishing
+from .helm_charts import CILIUM_POLICIES, built_in_spec, chart_spec, peer_chart, peer_values, write_chart
+from .simulated_node import room
 from .timing import percentile, run_load
 
 __all__ = ("main",)
 
 HERE = Path(__file__).parent
 ENGINES = ("render-once", "helm")
-CHART = {
-    "Chart.yaml": "apiVersion: v2\nname: bench\nversion: 0.1.0\n",
-    "values.yaml": "annotations: {}\nimage: IMAGE\n",
-    "templates/set.yaml": """\
-apiVersion: apps/v1
-kind: StatefulSet
-metadata: {name: "set-{{ .Release.Name }}"}
-spec:
-  serviceName: "set-{{ .Release.Name }}"
-  selector: {matchLabels: {app.kubernetes.io/instance: "{{ .Release.Name }}", inspect/service: default}}
-  template:
-    metadata:
-      labels: {app.kubernetes.io/instance: "{{ .Release.Name }}", inspect/service: default}
-      annotations: {{ .Values.annotations | toJson }}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-        - {name: main, image: "{{ .Values.image }}", imagePullPolicy: IfNotPresent, command: [sleep, infinity]}
-""",
-    "templates/service.yaml": """\
-apiVersion: v1
-kind: Service
-metadata: {name: "set-{{ .Release.Name }}"}
-spec: {clusterIP: None, selector: {app.kubernetes.io/instance: "{{ .Release.Name }}"}}
-""",
-    "templates/map.yaml": """\
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: "{{ .Release.Name }}-map"}
-data: {of: "{{ .Release.Name }}"}
-""",
-}
-
-
-def write_chart(folder: Path, image: str) -> Path:
-    """Write the chart that both contenders install: a StatefulSet, a Service and a ConfigMap."""
-    for name, text in CHART.items():
-        path = folder / "bench" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text.replace("IMAGE", image))
-    return folder / "bench"
-
-
-def spec_of(chart: Path, **values: Any) -> EnvironmentSpec:
-    """Describe a release of the chart."""
-    return EnvironmentSpec(services={"default": ServiceSpec()}, options={"helm": {"chart": str(chart), "values": values}})
 
 
 async def ours(config: Mapping[str, Any], chart: Path, order: Mapping[str, Any]) -> dict[str, Any]:
     """Take our own figures."""
     found: dict[str, Any] = {}
-    async with Session("helm", config=config) as session, session.environment(spec_of(chart)) as environment:
+    async with Session("helm", config=config) as session, session.environment(chart_spec(chart)) as environment:
         sandbox = environment.default
         await sandbox.exec(["/bin/true"])
         found["commands"] = [await _commands(sandbox, count, order["seconds"]) for count in order["in_flight"]]
         found["files"] = [await _files(sandbox, size, order["file_times"]) for size in order["sizes"]]
-    found["engines"] = {engine: await _many(config, chart, engine, order["releases"]) for engine in ENGINES}
-    found["scales"] = [await _many(config, chart, engine, count) for count in order["scales"] for engine in ENGINES]
+    found["releases"] = await _releases(config, chart, order)
+    found["scales"] = [await _many(config, chart_spec(chart), engine, count) for count in order["scales"] for engine in ENGINES]
     found["bad_image_s"] = await _bad_image(config, chart)
     return found
+
+
+async def _releases(config: Mapping[str, Any], chart: Path, order: Mapping[str, Any], *, probe: bool = True) -> dict[str, Any]:
+    specs = {"own_chart": built_in_spec(order["image"]), "same_chart": chart_spec(chart)}
+    return {
+        name: {engine: await _many(config, spec, engine, order["releases"], probe=probe) for engine in ENGINES}
+        for name, spec in specs.items()
+    }
 
 
 async def _commands(sandbox: Sandbox, in_flight: int, seconds: float) -> dict[str, Any]:
@@ -116,7 +80,7 @@ async def _commands(sandbox: Sandbox, in_flight: int, seconds: float) -> dict[st
 async def _files(sandbox: Sandbox, size: int, times: int) -> dict[str, Any]:
     data = b"x" * size
     up, down = [], []
-    for _ in range(1 if size > 10 << 20 else times):
+    for _ in range(times):
         start = time.perf_counter()
         await sandbox.write_file("/tmp/benchmark", data)
         middle = time.perf_counter()
@@ -127,15 +91,18 @@ async def _files(sandbox: Sandbox, size: int, times: int) -> dict[str, Any]:
     return {"size_bytes": size, "up_ms": 1e3 * percentile(up, 0.5), "down_ms": 1e3 * percentile(down, 0.5)}
 
 
-async def _many(config: Mapping[str, Any], chart: Path, engine: str, count: int) -> dict[str, Any]:
-    """Provision so many releases at once, and take them away."""
+async def _many(
+    config: Mapping[str, Any], spec: EnvironmentSpec, engine: str, count: int, *, probe: bool = True
+) -> dict[str, Any]:
+    """Provision so many releases at once, run a command in each unless nothing can run there, and take them away."""
     async with Session("helm", config={**config, "engine": engine}) as session:
         provisioner: Any = session._open().provisioner
-        began = time.perf_counter()
-        outcomes = [outcome async for outcome in session.provision_many([spec_of(chart)] * count)]
-        provisioned = time.perf_counter() - began
+        began, cpu = time.perf_counter(), _cpu()
+        outcomes = [outcome async for outcome in session.provision_many([spec] * count)]
+        provisioned, used = time.perf_counter() - began, _cpu() - cpu
         made = [outcome.environment for outcome in outcomes if outcome.environment]
-        await asyncio.gather(*(one.default.exec(["/bin/true"]) for one in made))
+        if probe:
+            await asyncio.gather(*(one.default.exec(["/bin/true"]) for one in made))
         began = time.perf_counter()
         await asyncio.gather(*(one.destroy() for one in made))
         requests = (await provisioner.cluster()).requests
@@ -144,39 +111,60 @@ async def _many(config: Mapping[str, Any], chart: Path, engine: str, count: int)
             "releases": count,
             "failures": count - len(made),
             "provision_s": provisioned,
+            "client_cpu_s": used,
             "destroy_s": time.perf_counter() - began,
             "requests_each": requests / count,
         }
+
+
+def _cpu() -> float:
+    """Return the processor seconds of this client so far, those of the programs that it ran included."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 async def _bad_image(config: Mapping[str, Any], chart: Path) -> float:
     began = time.perf_counter()
     async with Session("helm", config=config) as session:
         try:
-            await session.provision(spec_of(chart, image="registry.invalid/no/such:image"))
+            await session.provision(chart_spec(chart, image="registry.invalid/no/such:image"))
         except SandboxError:
             return time.perf_counter() - began
     raise RuntimeError("an image that can't be pulled was")
 
 
-def peer(python: str, config: Mapping[str, Any], chart: Path, order: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Take the peer's figures, in its own process; helm and a kubeconfig with the namespace are put where it looks."""
-    (folder / "bin").mkdir()
-    (folder / "bin" / "helm").symlink_to(config["helm"])
-    kubeconfig = folder / "kubeconfig"
-    kubeconfig.write_bytes(Path(config["kubeconfig"]).read_bytes())
-    base = ["kubectl", "--kubeconfig", str(kubeconfig), "config", "set-context", "--current", "--namespace", config["namespace"]]
-    subprocess.run(base, check=True, capture_output=True)
-    (folder / "order.json").write_text(json.dumps({**order, "chart": str(chart)}))
-    environ = os.environ | {
-        "PATH": f"{folder}/bin:{os.environ['PATH']}",
-        "KUBECONFIG": str(kubeconfig),
-        "INSPECT_MAX_POD_OPS": "100",
-    }
-    out = folder / "found.json"
-    subprocess.run([python, str(HERE / "helm_peer.py"), str(folder / "order.json"), str(out)], check=True, env=environ)
-    found: dict[str, Any] = json.loads(out.read_text())
-    return found
+class Peer:
+    """The peer, in processes of its own; helm and a kubeconfig with the namespace are put where it looks.
+
+    Args:
+        folder: For what it is given; empty, and the caller's to remove.
+    """
+
+    def __init__(self, python: str, config: Mapping[str, Any], chart: Path, order: Mapping[str, Any], folder: Path) -> None:
+        (folder / "bin").mkdir()
+        (folder / "bin" / "helm").symlink_to(config["helm"])
+        kubeconfig = folder / "kubeconfig"
+        kubeconfig.write_bytes(Path(config["kubeconfig"]).read_bytes())
+        base = ["kubectl", "--kubeconfig", str(kubeconfig), "config", "set-context", "--current"]
+        subprocess.run([*base, "--namespace", config["namespace"]], check=True, capture_output=True)
+        self._python = python
+        self._folder = folder
+        self._environ = os.environ | {
+            "PATH": f"{folder}/bin:{os.environ['PATH']}",
+            "KUBECONFIG": str(kubeconfig),
+            "INSPECT_MAX_POD_OPS": "100",
+        }
+        charts = {"chart": str(chart), "own_chart": str(peer_chart(python, folder))}
+        self._order = {**order, **charts, "own_values": str(peer_values(folder, order["image"]))}
+
+    def take(self, *, releases_only: bool) -> dict[str, Any]:
+        """Take its figures."""
+        order, out = self._folder / "order.json", self._folder / "found.json"
+        order.write_text(json.dumps({**self._order, "releases_only": releases_only}))
+        command = [self._python, str(HERE / "helm_peer.py"), str(order), str(out)]
+        subprocess.run(command, check=True, env=self._environ)
+        found: dict[str, Any] = json.loads(out.read_text())
+        return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -195,6 +183,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+async def floor(config: Mapping[str, Any], image: str, count: int) -> float:
+    """Return the seconds that the node takes for so many pods of the image, and nothing else, created in one go."""
+    from sandboxcore_kubernetes import Cluster, ClusterConfig
+
+    container = {"name": "main", "image": image, "imagePullPolicy": "IfNotPresent", "command": ["sleep", "infinity"]}
+    bare = {"terminationGracePeriodSeconds": 0, "automountServiceAccountToken": False, "enableServiceLinks": False}
+    spec = {**bare, "containers": [container]}
+    settings = ClusterConfig(kubeconfig=config["kubeconfig"], namespace=config["namespace"])
+    async with await Cluster.connect(settings) as cluster, cluster.pods(label_selector="bench=floor") as watch:
+        began = time.perf_counter()
+        for number in range(count):
+            metadata = {"name": f"floor-{number}", "labels": {"bench": "floor"}}
+            await cluster.create({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+        await watch.wait_for(lambda now: True if sum(pod.ready for pod in now.pods.values()) == count else None)
+        taken = time.perf_counter() - began
+        await cluster.delete_collection("v1/Pod", label_selector="bench=floor")
+        await watch.wait_for(lambda now: None if now.pods else True)
+    return taken
+
+
 def measure(asked: argparse.Namespace) -> dict[str, Any]:
     """Take the figures of both."""
     from tests.cluster import helm, kubeconfig, kubectl
@@ -207,6 +215,7 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
         "seconds": asked.seconds,
         "sizes": (1 << 10, 1 << 20, 99 << 20),
         "file_times": 5,
+        "image": reference("debian"),
         "releases": asked.releases,
         "scales": asked.scales,
     }
@@ -216,17 +225,28 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
         "helm": _printed(str(config["helm"]), "version", "--template", "{{.Version}}").removeprefix("v"),
     }
     kubectl("create", "namespace", namespace)
+    # As where the peer can be used at all.
+    kubectl("apply", "-f", "-", text=json.dumps(CILIUM_POLICIES))
     try:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            chart = write_chart(folder, reference("debian"))
+            chart = write_chart(folder, order["image"])
             report[helm_page.OURS] = asyncio.run(ours(config, chart, order))
+            report["floor_s"] = asyncio.run(floor(config, order["image"], asked.releases))
+            other = None
             if asked.peer:
                 find = "import importlib.metadata as m; print('inspect-k8s-sandbox==' + m.version('inspect-k8s-sandbox'))"
                 report["peer"] = _printed(asked.peer, "-c", find)
-                report[helm_page.PEER] = peer(asked.peer, config, chart, order, folder)
+                other = Peer(asked.peer, config, chart, order, folder)
+                report[helm_page.PEER] = other.take(releases_only=False)
+            with room(kubeconfig()):
+                found = {helm_page.OURS: asyncio.run(_releases(config, chart, order, probe=False))}
+                if other:
+                    found[helm_page.PEER] = other.take(releases_only=True)["releases"]
+                report["simulated"] = {"floor_s": asyncio.run(floor(config, order["image"], asked.releases)), **found}
     finally:
         kubectl("delete", "namespace", namespace, "--wait=false")
+        kubectl("delete", "crd", CILIUM_POLICIES["metadata"]["name"], "--wait=false")
     report["machine"]["load_after"] = machine.load()
     return report
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import statistics
 import sys
 import time
@@ -19,24 +20,47 @@ async def main(order: dict[str, Any]) -> dict[str, Any]:
     from k8s_sandbox import K8sSandboxEnvironment, K8sSandboxEnvironmentConfig
 
     config = K8sSandboxEnvironmentConfig(chart=order["chart"], context=None)
-    await K8sSandboxEnvironment.task_init("benchmark", config)
     found: dict[str, Any] = {}
-    made = await K8sSandboxEnvironment.sample_init("benchmark", config, {})
-    sandbox = next(iter(made.values()))
-    await sandbox.exec(["/bin/true"])
-    found["commands"] = [await load(lambda: sandbox.exec(["/bin/true"]), count, order["seconds"]) for count in order["in_flight"]]
-    found["files"] = [await files(sandbox, size, order["file_times"]) for size in order["sizes"]]
-    await K8sSandboxEnvironment.sample_cleanup("benchmark", config, made, False)
-    began = time.perf_counter()
-    many = await asyncio.gather(
-        *(K8sSandboxEnvironment.sample_init("benchmark", config, {}) for _ in range(order["releases"])), return_exceptions=True
-    )
-    found["provision_s"] = time.perf_counter() - began
-    found["failures"] = sum(isinstance(one, BaseException) for one in many)
-    began = time.perf_counter()
-    await K8sSandboxEnvironment.task_cleanup("benchmark", config, True)
-    found["destroy_s"] = time.perf_counter() - began
+    if not order["releases_only"]:
+        await K8sSandboxEnvironment.task_init("benchmark", config)
+        made = await K8sSandboxEnvironment.sample_init("benchmark", config, {})
+        sandbox = next(iter(made.values()))
+        await sandbox.exec(["/bin/true"])
+        found["commands"] = [
+            await load(lambda: sandbox.exec(["/bin/true"]), count, order["seconds"]) for count in order["in_flight"]
+        ]
+        found["files"] = [await files(sandbox, size, order["file_times"]) for size in order["sizes"]]
+        await K8sSandboxEnvironment.sample_cleanup("benchmark", config, made, False)
+    own = K8sSandboxEnvironmentConfig(chart=order["own_chart"], values=Path(order["own_values"]), context=None)
+    charts = {"own_chart": own, "same_chart": config}
+    found["releases"] = {name: await many(K8sSandboxEnvironment, one, order["releases"]) for name, one in charts.items()}
     return found
+
+
+async def many(environment: Any, config: Any, count: int) -> dict[str, Any]:
+    """Install so many releases at once, and take them away."""
+    await environment.task_init("benchmark", config)
+    began, cpu = time.perf_counter(), processor()
+    made = await asyncio.gather(*(environment.sample_init("benchmark", config, {}) for _ in range(count)), return_exceptions=True)
+    provisioned, used = time.perf_counter() - began, processor() - cpu
+    errors = [one for one in made if isinstance(one, BaseException)]
+    for error in errors[:1]:
+        print(f"a release failed: {error}", file=sys.stderr)
+    began = time.perf_counter()
+    await environment.task_cleanup("benchmark", config, True)
+    return {
+        "releases": count,
+        "failures": len(errors),
+        "provision_s": provisioned,
+        "client_cpu_s": used,
+        "destroy_s": time.perf_counter() - began,
+    }
+
+
+def processor() -> float:
+    """Return the processor seconds of this client so far, those of the programs that it ran included."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 async def load(once: Any, in_flight: int, seconds: float) -> dict[str, Any]:
@@ -71,7 +95,6 @@ async def load(once: Any, in_flight: int, seconds: float) -> dict[str, Any]:
 async def files(sandbox: Any, size: int, times: int) -> dict[str, Any]:
     """Write and read a file of this size a few times."""
     data = b"x" * size
-    times = 1 if size > 10 << 20 else times
     up, down = [], []
     for _ in range(times):
         start = time.perf_counter()

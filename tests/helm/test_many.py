@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from sandboxcore import EnvironmentSpec, ProvisionOutcome, Session
-from sandboxcore.errors import CapabilityError, ProvisionError, ProvisionTimeoutError
+from sandboxcore.errors import CapabilityError, ProvisionError, ProvisionTimeoutError, SpecError
 from sandboxcore.spec import NetworkPolicy, Resources
 from sandboxcore.values import Event
 from tests.images import reference
 
-from .charts import STATEFUL, config_map, pod, write_chart
+from .charts import BARE_POD, STATEFUL, config_map, pod, write_chart
 from .conftest import Place
 
 #: Helm programs and pods are slow on a machine that is busy with other tests.
@@ -47,6 +47,24 @@ async def test_a_sandbox_takes_a_dozen_requests(place: Place, busybox: Environme
         await asyncio.gather(*(one.destroy() for one in made if one))
         assert place.objects() == set()
         assert await _requests(session) / count <= 12
+
+
+async def test_helm_validates_the_first_of_a_kind(place: Place, own: Own, tmp_path: Path) -> None:
+    """Those that are equal are valid too; one whose chart is wrong is told so each time."""
+    log, program = tmp_path / "log", tmp_path / "helm"
+    program.write_text(f'#!/bin/sh\necho "$@" >> {log}\nexec {place.config()["helm"]} "$@"\n')
+    program.chmod(0o755)
+    good = own(write_chart(tmp_path / "a", BARE_POD))
+    wrong = own(write_chart(tmp_path / "b", {"pod.yaml": pod(extra="hostNetwork: 3")}))
+    async with place.session(engine="helm", helm=str(program), helm_at_once=1) as session:
+        for _ in range(2):
+            with pytest.raises(SpecError, match="hostNetwork"):
+                await session.provision(wrong)
+        made = [outcome.environment async for outcome in session.provision_many([good] * 3)]
+        assert all(made)
+    installs = [line for line in log.read_text().splitlines() if line.startswith("install ")]
+    assert ["--disable-openapi-validation" in line for line in installs] == [False] * 3 + [True] * 2
+    assert place.objects() == set()
 
 
 async def test_one_that_fits_nowhere_blocks_nobody(place: Place, busybox: EnvironmentSpec) -> None:

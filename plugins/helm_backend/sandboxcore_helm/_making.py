@@ -296,6 +296,7 @@ class Making:
                 plan.values_for(name),
                 labels=labels,
                 description=self._description(),
+                kind=self._tools.prover.kind(chart, plan),
                 hooks=chart.scan.early_hooks,
                 timeout=max(1.0, self._deadline - asyncio.get_running_loop().time()),
             )

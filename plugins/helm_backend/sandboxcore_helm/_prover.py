@@ -49,7 +49,7 @@ class Prover:
             SandboxError: The chart can't be rendered at all. Nothing was created.
         """
         self._look(chart, plan)
-        key = self._key(chart, plan)
+        key = self.kind(chart, plan)
         self._asked[key] = self._asked.get(key, 0) + 1
         if key not in self._patterns and not alone:
             await asyncio.sleep(_TOGETHER)
@@ -77,7 +77,7 @@ class Prover:
         refused: asyncio.Future[Pattern] = asyncio.get_running_loop().create_future()
         refused.add_done_callback(_looked_at)
         refused.set_exception(NotProvenError(reason))
-        self._patterns[self._key(chart, plan)] = refused
+        self._patterns[self.kind(chart, plan)] = refused
 
     async def aclose(self) -> None:
         """Stop what is being rendered."""
@@ -100,7 +100,8 @@ class Prover:
         if not only_written and any(word in text for text in plan.texts for word in chart.scan.conditions):
             raise NotProvenError("a value that differs holds a word that a condition of the chart has", holes=True)
 
-    def _key(self, chart: Chart, plan: Plan) -> str:
+    def kind(self, chart: Chart, plan: Plan) -> str:
+        """Name what releases have in common that differ in no more than name and the values that may differ."""
         parts = [chart.scan.digest, plan.values, [path for path, _ in plan.varying]]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
