@@ -26,6 +26,7 @@ from sandboxcore.errors import SandboxError
 
 from . import helm_page, machine, publishing
 from .helm_charts import CILIUM_POLICIES, built_in_spec, chart_spec, peer_chart, peer_values, write_chart
+from .settling import settle
 from .simulated_node import room
 from .timing import percentile, run_load
 
@@ -80,6 +81,7 @@ async def _commands(sandbox: Sandbox, in_flight: int, seconds: float) -> dict[st
 async def _files(sandbox: Sandbox, size: int, times: int) -> dict[str, Any]:
     data = b"x" * size
     up, down = [], []
+    settle()
     for _ in range(times):
         start = time.perf_counter()
         await sandbox.write_file("/tmp/benchmark", data)
@@ -97,6 +99,7 @@ async def _many(
     """Provision so many releases at once, run a command in each unless nothing can run there, and take them away."""
     async with Session("helm", config={**config, "engine": engine}) as session:
         provisioner: Any = session._open().provisioner
+        settle()
         began, cpu = time.perf_counter(), _cpu()
         outcomes = [outcome async for outcome in session.provision_many([spec] * count)]
         provisioned, used = time.perf_counter() - began, _cpu() - cpu
@@ -192,6 +195,7 @@ async def floor(config: Mapping[str, Any], image: str, count: int) -> float:
     spec = {**bare, "containers": [container]}
     settings = ClusterConfig(kubeconfig=config["kubeconfig"], namespace=config["namespace"])
     async with await Cluster.connect(settings) as cluster, cluster.pods(label_selector="bench=floor") as watch:
+        settle()
         began = time.perf_counter()
         for number in range(count):
             metadata = {"name": f"floor-{number}", "labels": {"bench": "floor"}}

@@ -68,6 +68,10 @@ cluster with nodes enough.
   after 600 s. In the copy that is installed here it asks for 10m, so that all of them fit. Its Cilium policies are stored, and
   nothing enforces them here; the plain ones of our chart are enforced.
 - Nobody can be faster than bare pods created in one go, with nothing beside them.
+- The one chart makes its pod by a StatefulSet. The controller manager sends 20 requests a second, as it is delivered, and each
+  StatefulSet takes it four or more: all tools wait for that. The chart that comes with sandboxcore has bare pods.
+- Each measurement waits until the processors have been idle: a node works on a pod for seconds after
+  the API server has forgotten it.
 
 What a sandbox costs the API server in requests, made and taken away, with other numbers of releases:
 

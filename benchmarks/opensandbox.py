@@ -104,7 +104,7 @@ async def server(config: Mapping[str, Any], image: str, commands: int, size_byte
             await box.exec(["true"])
             ours = await _timed(commands, lambda: box.exec(["true"]))
             theirs = await _timed(max(3, commands // 20), lambda: sdk.commands.run("true"))
-            files = [await _files(box, sdk, size, times) for size, times in ((1 << 10, 50), (1 << 20, 5), (size_bytes, 2))]
+            files = [await _files(box, sdk, size, times) for size, times in ((1 << 10, 50), (1 << 20, 20), (size_bytes, 5))]
         finally:
             await sdk.close()
     return {"exec": {"ours": ours, "sdk": theirs, "ratio": theirs["p50"] / ours["p50"]}, "files": files}

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sandboxcore_kubernetes import Cluster, ClusterConfig
+from sandboxcore_kubernetes.errors import ApiError
 from sandboxcore_kubernetes.watching import watch
 
 __all__ = ("NAME", "START_SECONDS", "room")
@@ -128,8 +129,11 @@ async def _start(cluster: Cluster, pod: Mapping[str, Any], address: str) -> None
         "containerStatuses": containers,
     }
     path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}/status"
-    with contextlib.suppress(LookupError, OSError):
+    try:
         await cluster.request("PATCH", path, body={"status": status}, content_type="application/merge-patch+json")
+    except ApiError as error:
+        if error.status != 404:  # it was deleted in the meantime
+            raise
 
 
 async def _end(cluster: Cluster, pod: Mapping[str, Any]) -> None:

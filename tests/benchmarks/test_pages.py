@@ -8,10 +8,14 @@ from types import ModuleType
 
 import pytest
 
-from benchmarks import helm_page, page
+from benchmarks import helm_page, opensandbox_page, page
 from benchmarks.publishing import DOCS
 
-PAGES = [pytest.param("performance", page), pytest.param("performance-helm", helm_page)]
+PAGES = [
+    pytest.param("performance", page),
+    pytest.param("performance-helm", helm_page),
+    pytest.param("performance-opensandbox", opensandbox_page),
+]
 
 
 @pytest.mark.parametrize(("name", "module"), PAGES)
