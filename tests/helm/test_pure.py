@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from sandboxcore_helm._config import HelmConfig
 from sandboxcore_helm._creating import dressed
-from sandboxcore_helm._helm import HELM_ERRORS, HelmFailedError, cleaned, helm_error, parse_version
+from sandboxcore_helm._helm import HELM_ERRORS, Helm, HelmFailedError, cleaned, helm_error, parse_version
 from sandboxcore_helm._identity import ENGINE, Identity, record_labels
 from sandboxcore_helm._manifest import objects_of
 from sandboxcore_helm._plan import merge, plan_release
@@ -86,6 +88,26 @@ def test_versions_are_read() -> None:
 
 def _workload(kind: str, name: str = "x", **spec: Any) -> dict[str, Any]:
     return {"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+async def test_the_program_sees_the_callers_environment_but_for_what_is_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "helm"
+    program.write_text('#!/bin/sh\necho "$HELM_DRIVER,$HELM_DEBUG,$GOGC,$SSL_CERT_FILE" >&2\nexit 1\n')
+    program.chmod(0o755)
+    monkeypatch.delenv("GOGC", raising=False)
+    monkeypatch.setenv("HELM_DEBUG", "1")
+    monkeypatch.setenv("HELM_DRIVER", "configmap")
+    monkeypatch.setenv("SSL_CERT_FILE", "ca.pem")
+    said = []
+    for collecting in (None, "50"):
+        if collecting:
+            monkeypatch.setenv("GOGC", collecting)
+        with pytest.raises(UsageError) as caught:
+            await Helm(HelmConfig(helm=str(program)), "n").version()
+        said.append(str(caught.value).split(": ")[-1])
+    assert said == ["secret,,400,ca.pem", "secret,,50,ca.pem"]
 
 
 def test_what_is_waited_for_is_what_helm_waits_for() -> None:

@@ -193,6 +193,8 @@ class Helm:
             name: value for name, value in os.environ.items() if name not in ("HELM_DEBUG", "HELM_NAMESPACE", "HELM_KUBECONTEXT")
         }
         environ["HELM_DRIVER"] = "secret"
+        # It lives for a tenth of a second: collecting less takes a tenth less of the processor, and some MB more.
+        environ.setdefault("GOGC", "400")
         if self._config.kubeconfig and ":" in self._config.kubeconfig:
             environ["KUBECONFIG"] = self._config.kubeconfig
         if self._config.proxy:
