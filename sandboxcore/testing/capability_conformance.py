@@ -127,6 +127,8 @@ class CapabilityConformance(Conformance):
             pytest.skip("the backend is not capable of both")
         user = "0" if "user" in capabilities else None
         async with session.environment(_two_services(_volume(base_spec))) as environment:
+            if user is None and (await environment.default.exec(sh("id -u"))).stdout != b"0\n":
+                pytest.skip("a new volume may be root's, and nobody here can act as root")
             names = [base_spec.default_service, "conformance-second"]
             for name, other in (names, names[::-1]):
                 await environment[name].write_file("/conformance-volume/from", name, user=user)

@@ -18,7 +18,7 @@ ROOT = HERE.parent.parent
 SUITE = ROOT / "tests" / "conformance" / "test_contract.py"
 
 #: Suites side by side: they wait more than they work.
-AT_ONCE = 3
+AT_ONCE = 4
 #: A machine with that many suites on it is slow now and then, with a whole cluster on it more so; no clause is about exact time.
 PATIENT = ("--patience", "150", "--lease", "4", "-o", "timeout=240")
 SLACK = {"local": "10", "docker": "10", "kubernetes": "40", "opensandbox": "40"}
