@@ -17,6 +17,9 @@ __all__ = ("Command",)
 
 _EXEC_WINDOW = 192 * 1024
 _FILE_WINDOW = 3 << 19
+#: Of a file that nothing else is in flight beside. A long way through an API server holds more than the above; the guest takes
+#: twice its own window, and many files at once must not fill its memory.
+_FILE_WINDOW_ALONE = 7 << 19
 _EXEC_PIECE = 64 * 1024
 
 
@@ -152,14 +155,16 @@ class Command:
         if self._eof_at is None:
             self._eof_at = self._stdin_total
 
-    def next_stdin(self, file_piece: int) -> list[bytes | memoryview]:
+    def next_stdin(self, file_piece: int, *, alone: bool = False) -> list[bytes | memoryview]:
         """Build the next frame that the window allows, with the end if it is the last; in parts, so that nothing is copied.
 
         Args:
             file_piece: Bytes of a file that may go in one frame, before which the frames of other commands have to wait.
+            alone: Nothing else is in flight.
         """
         parts: list[bytes | memoryview] = []
-        data = self._next_piece(file_piece if self.is_file else _EXEC_PIECE)
+        window = _FILE_WINDOW_ALONE if alone and self.is_file else self._window
+        data = self._next_piece(file_piece if self.is_file else _EXEC_PIECE, window)
         if data:
             parts += (protocol.stdin_head(self.id, self._stdin_next, len(data)), data)
             self._stdin_next += len(data)
@@ -168,8 +173,8 @@ class Command:
             self._eof_sent = True
         return parts
 
-    def _next_piece(self, most: int) -> memoryview | None:
-        most = min(most, self._stdin_base + self._window - self._stdin_next)
+    def _next_piece(self, most: int, window: int) -> memoryview | None:
+        most = min(most, self._stdin_base + window - self._stdin_next)
         at = self._stdin_base
         for held in self._stdin:
             if self._stdin_next < at + len(held):

@@ -124,7 +124,8 @@ class Connection:
         link, feeding = self._link, self._feeding
         while feeding and link is not None and not link.paused:
             command = feeding.popleft()
-            parts = [] if command.done.done() or command.kill_wanted else command.next_stdin(link.file_piece)
+            alone = len(self._commands) == 1
+            parts = [] if command.done.done() or command.kill_wanted else command.next_stdin(link.file_piece, alone=alone)
             command.feeding = bool(parts)
             if parts:
                 feeding.append(command)

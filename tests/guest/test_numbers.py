@@ -76,7 +76,24 @@ def test_the_client_gives_less_stdin_than_the_guest_takes() -> None:
 
     assert NUMBERS["EXEC_WINDOW"] >= command._EXEC_WINDOW
     assert NUMBERS["FILE_WINDOW"] >= command._FILE_WINDOW
+    assert 2 * NUMBERS["FILE_WINDOW"] >= command._FILE_WINDOW_ALONE
     assert NUMBERS["MAX_FRAME"] > link._FILE_PIECE_HERE + 64
+
+
+async def test_a_file_has_more_on_its_way_while_it_is_alone() -> None:
+    from sandboxcore.guest.command import Command
+
+    command = Command(1, b"", is_file=True)
+    command.give_stdin(bytes(8 << 20))
+    sent = [0]
+    for alone in (False, True, False):
+        while parts := command.next_stdin(1 << 18, alone=alone):
+            sent[-1] += len(parts[1])
+        sent.append(sent[-1])
+    assert sent[:3] == [3 << 19, 7 << 19, 7 << 19]
+    command.stdin_taken(6 << 19)
+    assert len(command.next_stdin(1 << 20)[1]) == 1 << 20
+    assert command.next_stdin(1 << 20) == []
 
 
 def test_closed_stdin_is_one_number() -> None:
