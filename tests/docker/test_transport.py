@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import ssl
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,6 +15,7 @@ import pytest_asyncio
 
 from sandboxcore import Session
 from sandboxcore.errors import SandboxUnavailableError
+from tests.certificates import self_signed
 
 from .conftest import Leftovers, one, several
 
@@ -24,10 +24,8 @@ pytestmark = pytest.mark.timeout(400)
 
 def certificates(folder: Path) -> None:
     """Make a certificate that is its own authority, for both ends."""
-    key, cert = folder / "key.pem", folder / "cert.pem"
-    argv = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    more = ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(cert)]
-    subprocess.run([*argv, *more], check=True, capture_output=True)
+    cert, key = self_signed(folder, "cert", host="DNS:localhost")
+    key.rename(folder / "key.pem")
     (folder / "ca.pem").write_bytes(cert.read_bytes())
 
 

@@ -10,13 +10,14 @@ import contextlib
 import hashlib
 import json
 import ssl
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
+
+from tests.certificates import self_signed
 
 __all__ = ("registry_of",)
 
@@ -74,11 +75,7 @@ def registry_of(archive: Path, name: str, version: str) -> Iterator[tuple[str, P
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    folder = archive.parent
-    key, certificate = folder / "registry.key", folder / "registry.pem"
-    argv = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
-    more = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run([*argv, *more], check=True, capture_output=True)
+    certificate, key = self_signed(archive.parent, "registry")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-import subprocess
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
+
+from tests.certificates import self_signed
 
 __all__ = ("certificate", "entrance", "proxy")
 
@@ -18,10 +19,7 @@ Rewrite = Callable[[str, str], tuple[str, str, int]]
 
 def certificate(folder: Path, name: str) -> tuple[Path, ssl.SSLContext]:
     """Make an authority that has signed itself, for this machine: its file, and what a server needs."""
-    cert, key = folder / f"{name}.pem", folder / f"{name}.key"
-    argv = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}"]
-    argv += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)]
-    subprocess.run(argv, check=True, capture_output=True)
+    cert, key = self_signed(folder, name)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(cert, key)
     return cert, context
