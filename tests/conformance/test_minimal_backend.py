@@ -30,12 +30,16 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder / "site"), *(path for path in sys.path if path)])}
 
 
+#: How those of other tests, which run on this machine at the same time, do not sleep.
+SLEEPS = re.compile(rb"/bin/sleep inf(?!inity)")
+
+
 def sandboxes() -> set[str]:
     """Find the processes that sandboxes of the example are."""
     found = set()
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
-            if b"sleep inf" in path.read_bytes().replace(b"\0", b" "):
+            if SLEEPS.search(path.read_bytes().replace(b"\0", b" ")):
                 found.add(path.parent.name)
     return found
 
