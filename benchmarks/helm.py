@@ -187,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def floor(config: Mapping[str, Any], image: str, count: int) -> float:
-    """Return the seconds that the node takes for so many pods of the image, and nothing else, created in one go."""
+    """Return the seconds that a node takes for so many pods of the image, and nothing else, created in one go."""
     from sandboxcore_kubernetes import Cluster, ClusterConfig
 
     container = {"name": "main", "image": image, "imagePullPolicy": "IfNotPresent", "command": ["sleep", "infinity"]}
@@ -228,10 +228,12 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
         "kubernetes": json.loads(kubectl("get", "--raw", "/version"))["gitVersion"].removeprefix("v"),
         "helm": _printed(str(config["helm"]), "version", "--template", "{{.Version}}").removeprefix("v"),
     }
+    policies = ["crd", CILIUM_POLICIES["metadata"]["name"]]
+    lacking = not kubectl("get", *policies, check=False)
     kubectl("create", "namespace", namespace)
-    # As where the peer can be used at all.
-    kubectl("apply", "-f", "-", text=json.dumps(CILIUM_POLICIES))
     try:
+        if lacking:
+            kubectl("create", "-f", "-", text=json.dumps(CILIUM_POLICIES))
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             chart = write_chart(folder, order["image"])
@@ -250,7 +252,8 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
                 report["simulated"] = {"floor_s": asyncio.run(floor(config, order["image"], asked.releases)), **found}
     finally:
         kubectl("delete", "namespace", namespace, "--wait=false")
-        kubectl("delete", "crd", CILIUM_POLICIES["metadata"]["name"], "--wait=false")
+        if lacking:
+            kubectl("delete", *policies, "--wait=false", check=False)
     report["machine"]["load_after"] = machine.load()
     return report
 

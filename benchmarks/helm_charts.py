@@ -45,7 +45,7 @@ metadata: {name: "{{ .Release.Name }}-map"}
 data: {of: "{{ .Release.Name }}"}
 """,
 }
-#: The kind that the peer's chart always creates; nothing enforces it here, which costs the peer nothing.
+#: The kind that the peer's chart always creates, for clusters that lack it; nothing enforces it there, at no cost for the peer.
 CILIUM_POLICIES: dict[str, Any] = {
     "apiVersion": "apiextensions.k8s.io/v1",
     "kind": "CustomResourceDefinition",
