@@ -105,6 +105,11 @@ def programs(root: Path) -> tuple[Program, ...]:
     )
 
 
+def stale(root: Path) -> list[str]:
+    """Name the programs of a source tree whose binaries are missing or were not made from what is there now."""
+    return [program.name for program in programs(root) if not program.is_fresh()]
+
+
 def ensure(root: Path) -> None:
     """Build what is not fresh. Progress goes to stderr.
 
@@ -165,7 +170,7 @@ def main() -> int:
     root = Path(__file__).resolve().parent
     try:
         if parser.parse_args().check:
-            return 0 if all(program.is_fresh() for program in programs(root)) else 1
+            return 1 if stale(root) else 0
         ensure(root)
     except BuildError as error:
         print(f"hatch_build.py: {error}", file=sys.stderr)

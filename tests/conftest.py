@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+import hatch_build
+
 HERE = Path(__file__).parent
 
 #: Folders of tests/ in which every test needs a tier. Single tests elsewhere say ``@pytest.mark.tier(name)``;
@@ -96,7 +98,13 @@ def _tiers(item: pytest.Item) -> set[str]:
 
 
 def pytest_configure() -> None:
-    """Take Ctrl-C where it is ignored, as in a shell's background: programs that tests start and interrupt inherit that."""
+    """Refuse to test other native programs than those of the sources.
+
+    Ctrl-C is taken also where it is ignored, as in a shell's background: programs that tests start and interrupt inherit that.
+    """
+    old = hatch_build.stale(HERE.parent)
+    if old:
+        raise pytest.UsageError(f"native programs that are not built from these sources: {', '.join(old)}; run `make setup`")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
