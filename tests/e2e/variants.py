@@ -67,6 +67,7 @@ OPENSANDBOX = (
 )
 HELM = (
     _helm("busybox", options=()),
+    _helm("debian", least=205),
     _helm("nonroot", options=(*SMALL, "--lacks", "user"), least=200),
     _helm("readonly", least=205),
     _helm("binary", options=BARE, least=FIT_BARE),
