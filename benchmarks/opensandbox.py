@@ -20,6 +20,7 @@ from sandboxcore import Session
 from sandboxcore.environment import Environment, Sandbox
 
 from . import machine, opensandbox_page, publishing
+from .settling import settle
 from .timing import percentile
 
 __all__ = ("main",)
@@ -33,6 +34,7 @@ def _cpu() -> float:
 async def _to_first_exec(config: Mapping[str, Any], spec: Mapping[str, Any], count: int) -> dict[str, float]:
     """Provision so many and run a command in each; seconds for all of it, and processor seconds of this client."""
     async with Session("opensandbox", config=dict(config), timeout=900.0) as session:
+        settle()
         began, cpu = time.perf_counter(), _cpu()
         outcomes = [outcome async for outcome in session.provision_many([dict(spec)] * count)]
         ready = time.perf_counter() - began
@@ -102,6 +104,7 @@ async def server(config: Mapping[str, Any], image: str, commands: int, size_byte
         sdk = await SdkSandbox.connect(environment.ref.data["sandbox_id"], connection_config=connection)
         try:
             await box.exec(["true"])
+            settle()
             ours = await _timed(commands, lambda: box.exec(["true"]))
             theirs = await _timed(max(3, commands // 20), lambda: sdk.commands.run("true"))
             files = [await _files(box, sdk, size, times) for size, times in ((1 << 10, 50), (1 << 20, 20), (size_bytes, 5))]

@@ -35,7 +35,7 @@ the ratios.
 ## Many sandboxes
 
 {count} at once, from `provision_many` to the first command's end in the last of them, in mode `crd`: from a pool that is warm,
-and from an image that is on the node. Client CPU is this client's, for all of them.
+and from an image that is on the node. Client CPU is this client's, for all of them. Either begins on an idle machine.
 
 {many}
 

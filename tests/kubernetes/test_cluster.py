@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import sys
 import uuid
 from collections.abc import AsyncIterator
@@ -67,6 +68,16 @@ async def test_a_kind_that_is_not_well_known_is_asked_for_once(cluster: Cluster)
     with pytest.raises(ApiError) as caught:
         await cluster.get("storage.k8s.io/v1/NoSuchKind", "x")
     assert caught.value.status == 404
+
+
+async def test_a_node_s_machine_is_asked_for_once_by_many(cluster: Cluster) -> None:
+    node = (await cluster.list("Node", all_namespaces=True))["items"][0]
+    before = cluster.requests
+    found = await asyncio.gather(*(cluster.machine(node["metadata"]["name"]) for _ in range(20)))
+    assert set(found) == {os.uname().machine}
+    assert cluster.requests - before == 1
+    assert await asyncio.gather(cluster.machine("no-such-node"), cluster.machine("no-such-node")) == ["", ""]
+    assert cluster.requests - before == 2
 
 
 async def test_a_watch_tells_what_is_there_and_what_changes(cluster: Cluster) -> None:

@@ -41,8 +41,9 @@ class Cluster(Transport):
         self._watches: dict[tuple[str, str], PodWatch] = {}
         self._logs: dict[str, EventLog] = {}
         self.version: tuple[int, int] = (0, 0)
-        #: Node to ``uname -m``.
+        #: Node to ``uname -m``, and who is about to ask.
         self.machines: dict[str, str] = {}
+        self._asking: dict[str, asyncio.Lock] = {}
 
     @classmethod
     async def connect(cls, config: ClusterConfig) -> Cluster:
@@ -308,16 +309,20 @@ class Cluster(Transport):
 
     async def machine(self, node: str) -> str:
         """Return a node's ``uname -m``, asked for once; empty where this user may not read nodes."""
-        if node not in self.machines:
-            try:
-                found = await self.get("Node", node)
-            except ApiError as error:
-                if error.status not in (403, 404):
-                    raise
-                found = {}
-            architecture = ((found.get("status") or {}).get("nodeInfo") or {}).get("architecture", "")
-            self.machines[node] = {"amd64": "x86_64", "arm64": "aarch64"}.get(architecture, architecture)
-        return self.machines[node]
+        async with self._asking.setdefault(node, asyncio.Lock()):
+            if node not in self.machines:
+                self.machines[node] = await self._ask_machine(node)
+            return self.machines[node]
+
+    async def _ask_machine(self, node: str) -> str:
+        try:
+            found = await self.get("Node", node)
+        except ApiError as error:
+            if error.status not in (403, 404):
+                raise
+            return ""
+        architecture: str = ((found.get("status") or {}).get("nodeInfo") or {}).get("architecture", "")
+        return {"amd64": "x86_64", "arm64": "aarch64"}.get(architecture, architecture)
 
     def opening(self, node: str) -> asyncio.Semaphore:
         """Return the gate that streams into pods of a node pass while they are in the making."""
