@@ -84,18 +84,21 @@ async def test_streams_of_both_kinds_survive_cuts(guest: Guest, channel: SocketC
     pieces = [bytes([n % 256]) * 5000 for n in range(800)]
     got: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
 
-    async def feed() -> None:
-        for number, piece in enumerate(pieces):
-            if number == len(pieces) // 2:
-                channel.cut()  # however fast the machine is, one falls into the streams
+    async def feed(cuts: list[float]) -> None:
+        for piece in pieces[:400]:
+            await process.write(piece)
+        while not cuts:  # noqa: ASYNC110  however fast the machine is, one falls into the streams
+            await asyncio.sleep(0.001)
+        for piece in pieces[400:]:
             await process.write(piece)
         await process.write_eof()
 
-    async with cutting(channel, 0.005, 0.02):
-        feeding = asyncio.create_task(feed())
+    async with cutting(channel, 0.005, 0.02) as cuts:
+        feeding = asyncio.create_task(feed(cuts))
         async for chunk in process.output():
             got[chunk.stream].append(chunk.data)
         await feeding
+    assert cuts
     assert b"".join(got["stdout"]) == b"".join(pieces)
     assert b"".join(got["stderr"]) == b"end\n"
     assert (await process.wait()).exit_code == 0
