@@ -110,6 +110,17 @@ def stale(root: Path) -> list[str]:
     return [program.name for program in programs(root) if not program.is_fresh()]
 
 
+def demand_fresh(root: Path) -> None:
+    """See to it that what is about to be tested or measured is what the sources say.
+
+    Raises:
+        BuildError: It is not; the message names the programs.
+    """
+    old = stale(root)
+    if old:
+        raise BuildError(f"native programs that are not built from these sources: {', '.join(old)}; run `make setup`")
+
+
 def ensure(root: Path) -> None:
     """Build what is not fresh. Progress goes to stderr.
 

@@ -20,11 +20,9 @@ def facts() -> dict[str, Any]:
     """Describe the machine, now; nothing of it names a person, a path or a host.
 
     Raises:
-        RuntimeError: The native programs are not those of the sources: figures would say nothing.
+        hatch_build.BuildError: The native programs are not those of the sources: figures would say nothing.
     """
-    old = hatch_build.stale(Path(__file__).resolve().parent.parent)
-    if old:
-        raise RuntimeError(f"native programs that are not built from these sources: {', '.join(old)}; run `make setup`")
+    hatch_build.demand_fresh(Path(__file__).resolve().parent.parent)
     return {
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "cores": os.cpu_count(),

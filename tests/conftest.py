@@ -102,9 +102,10 @@ def pytest_configure() -> None:
 
     Ctrl-C is taken also where it is ignored, as in a shell's background: programs that tests start and interrupt inherit that.
     """
-    old = hatch_build.stale(HERE.parent)
-    if old:
-        raise pytest.UsageError(f"native programs that are not built from these sources: {', '.join(old)}; run `make setup`")
+    try:
+        hatch_build.demand_fresh(HERE.parent)
+    except hatch_build.BuildError as error:
+        raise pytest.UsageError(str(error)) from None
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
