@@ -26,7 +26,7 @@ from sandboxcore.errors import SandboxError
 
 from . import helm_page, machine, publishing
 from .helm_charts import CILIUM_POLICIES, built_in_spec, chart_spec, peer_chart, peer_values, write_chart
-from .settling import settle
+from .settling import processor_seconds, settle
 from .simulated_node import room
 from .timing import percentile, run_load
 
@@ -100,9 +100,9 @@ async def _many(
     async with Session("helm", config={**config, "engine": engine}) as session:
         provisioner: Any = session._open().provisioner
         settle()
-        began, cpu = time.perf_counter(), _cpu()
+        began, cpu = time.perf_counter(), processor_seconds()
         outcomes = [outcome async for outcome in session.provision_many([spec] * count)]
-        provisioned, used = time.perf_counter() - began, _cpu() - cpu
+        provisioned, used = time.perf_counter() - began, processor_seconds() - cpu
         made = [outcome.environment for outcome in outcomes if outcome.environment]
         if probe:
             await asyncio.gather(*(one.default.exec(["/bin/true"]) for one in made))
@@ -118,12 +118,6 @@ async def _many(
             "destroy_s": time.perf_counter() - began,
             "requests_each": requests / count,
         }
-
-
-def _cpu() -> float:
-    """Return the processor seconds of this client so far, those of the programs that it ran included."""
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
 
 
 async def _bad_image(config: Mapping[str, Any], chart: Path) -> float:

@@ -1,6 +1,6 @@
 """The other contender of ``benchmarks.helm``: inspect_k8s_sandbox, in a venv of its own. Order and figures are JSON files.
 
-It imports nothing of ours but what waits for a quiet machine, and goes the way that Inspect goes: ``sample_init``, ``exec``,
+It imports nothing of ours but what both measure by, and goes the way that Inspect goes: ``sample_init``, ``exec``,
 ``write_file``, ``read_file``, ``sample_cleanup``.
 """
 
@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import statistics
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from settling import settle  # type: ignore[import-not-found]  # it lies beside this script
+from settling import processor_seconds, settle  # type: ignore[import-not-found]  # it lies beside this script
 
 
 async def main(order: dict[str, Any]) -> dict[str, Any]:
@@ -43,9 +42,9 @@ async def many(environment: Any, config: Any, count: int) -> dict[str, Any]:
     """Install so many releases at once, and take them away."""
     await environment.task_init("benchmark", config)
     settle()
-    began, cpu = time.perf_counter(), processor()
+    began, cpu = time.perf_counter(), processor_seconds()
     made = await asyncio.gather(*(environment.sample_init("benchmark", config, {}) for _ in range(count)), return_exceptions=True)
-    provisioned, used = time.perf_counter() - began, processor() - cpu
+    provisioned, used = time.perf_counter() - began, processor_seconds() - cpu
     errors = [one for one in made if isinstance(one, BaseException)]
     for error in errors[:1]:
         print(f"a release failed: {error}", file=sys.stderr)
@@ -58,12 +57,6 @@ async def many(environment: Any, config: Any, count: int) -> dict[str, Any]:
         "client_cpu_s": used,
         "destroy_s": time.perf_counter() - began,
     }
-
-
-def processor() -> float:
-    """Return the processor seconds of this client so far, those of the programs that it ran included."""
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
 
 
 async def load(once: Any, in_flight: int, seconds: float) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sandboxcore_kubernetes import Cluster, ClusterConfig
+from sandboxcore_kubernetes.cluster import MERGE_PATCH
 from sandboxcore_kubernetes.errors import ApiError
 from sandboxcore_kubernetes.watching import watch
 
@@ -80,7 +81,7 @@ async def _beat(cluster: Cluster) -> None:
             "lastTransitionTime": now,
         }
         body = {"status": {"capacity": _ROOM, "allocatable": _ROOM, "conditions": [condition]}}
-        await cluster.request("PATCH", f"/api/v1/nodes/{NAME}/status", body=body, content_type="application/merge-patch+json")
+        await cluster.request("PATCH", f"/api/v1/nodes/{NAME}/status", body=body, content_type=MERGE_PATCH)
         await asyncio.sleep(_HEARTBEAT_SECONDS)
 
 
@@ -130,7 +131,7 @@ async def _start(cluster: Cluster, pod: Mapping[str, Any], address: str) -> None
     }
     path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}/status"
     try:
-        await cluster.request("PATCH", path, body={"status": status}, content_type="application/merge-patch+json")
+        await cluster.request("PATCH", path, body={"status": status}, content_type=MERGE_PATCH)
     except ApiError as error:
         if error.status != 404:  # it was deleted in the meantime
             raise
