@@ -269,6 +269,7 @@ static int write_file(const struct request *r, int in) {
     if (!error && !committed()) error = ECANCELED;
     if (!error && !d.direct) error = place_draft(&d, r);
     if (d.named) unlink(d.name);
+    close(d.fd); /* so that its room is free again when the failure is told */
     return error;
 }
 

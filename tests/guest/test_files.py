@@ -253,8 +253,9 @@ async def test_commit_and_abort_in_any_order(guest: Guest, tmp_path: Path) -> No
 
 
 async def test_cancelling_a_write_leaves_nothing(guest: Guest, keeper: Keeper, tmp_path: Path) -> None:
+    data = bytes(1000 * MIB)  # more than any machine writes in that time; it costs no memory, being zeros that nobody touched
     for pause in (0, 0.001, 0.005, 0.02):
-        task = asyncio.create_task(guest.files.write_file(str(tmp_path / "f"), bytes(40 * MIB)))
+        task = asyncio.create_task(guest.files.write_file(str(tmp_path / "f"), data))
         await asyncio.sleep(pause)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -521,6 +522,10 @@ async def test_a_full_disk(guest: Guest, small_disk: Path) -> None:
     assert names(small_disk) == ["f"]
     assert (small_disk / "f").read_bytes() == b"old"
     await guest.files.write_file(str(small_disk / "f"), b"fits")
+    for _ in range(300):  # the room of a failed write is free again when the failure is told
+        with failing(errno.ENOSPC):
+            await guest.files.write_file(str(small_disk / "f"), bytes(2 * MIB))
+        await guest.files.write_file(str(small_disk / "f"), bytes(MIB // 2))
 
 
 @needs_root
