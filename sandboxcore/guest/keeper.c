@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -95,8 +96,24 @@ static void reap(struct watch *watch, uint32_t events) {
     for (pid_t pid; (pid = waitpid(-1, NULL, WNOHANG)) > 0;) forget_minder(pid);
 }
 
-static void raise_descriptor_limit(void) {
+/*
+ * An exec by runc has now and then its hard limit, or one less, as its soft one (opencontainers/runc#4195): runc sets the limit from
+ * outside while the Go runtime raises it inside. The container's first process has what was meant.
+ */
+static void mend_descriptor_limit(void) {
+    struct rlimit *ours = &settings.nofile;
+    unsigned long long soft, hard;
+    char line[256];
+    FILE *limits = fopen("/proc/1/limits", "re");
+    while (limits && fgets(line, sizeof line, limits))
+        if (sscanf(line, "Max open files %llu %llu", &soft, &hard) == 2 && hard == ours->rlim_max && soft < ours->rlim_cur)
+            ours->rlim_cur = soft;
+    if (limits) fclose(limits);
+}
+
+static void raise_descriptor_limit(bool is_init) {
     getrlimit(RLIMIT_NOFILE, &settings.nofile);
+    if (!is_init && settings.nofile.rlim_cur + 1 >= settings.nofile.rlim_max) mend_descriptor_limit();
     struct rlimit most = {settings.nofile.rlim_max, settings.nofile.rlim_max};
     if (most.rlim_cur > 1 << 20) most.rlim_cur = 1 << 20;
     setrlimit(RLIMIT_NOFILE, &most);
@@ -127,7 +144,7 @@ _Noreturn void keeper_main(const struct keeper_options *options) {
     signal(SIGPIPE, SIG_IGN);
     signal(SIGHUP, SIG_IGN);
     umask(022);
-    raise_descriptor_limit();
+    raise_descriptor_limit(options->init);
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     random_bytes(facts.boot, sizeof facts.boot);
     facts.init = options->init;

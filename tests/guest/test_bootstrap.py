@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import os
+import resource
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -90,6 +91,26 @@ async def test_shells(make_tree: MakeTree, shell: str) -> None:
     tree = make_tree(*libraries(), *PROC, *TMP, *tools(*TOOLS, "head"), "--ro-bind", path, "/bin/sh")
     async with entering(tree.channel()) as guest:
         await works(guest)
+
+
+@pytest.mark.parametrize(
+    ("container", "given", "wanted"),
+    [
+        ((50, 100), (100, 100), "50 100"),  # runc let its own runtime's raise through
+        ((50, 100), (99, 100), "50 100"),
+        ((50, 100), (60, 100), "60 100"),
+        ((50, 200), (100, 100), "100 100"),
+        ((100, 100), (100, 100), "100 100"),
+    ],
+)
+async def test_commands_have_the_containers_descriptor_limit(
+    make_tree: MakeTree, container: tuple[int, int], given: tuple[int, int], wanted: str
+) -> None:
+    tree = make_tree(*MACHINE, *PROC, *TMP, *SHELL)
+    resource.prlimit(tree.pid, resource.RLIMIT_NOFILE, container)
+    limited = ("/bin/sh", "-c", f'ulimit -Sn {given[0]}; ulimit -Hn {given[1]}; exec "$@"', "sh")
+    async with entering(tree.channel(before=limited)) as guest:
+        assert (await say(guest, "/bin/sh", "-c", "echo $(ulimit -Sn; ulimit -Hn)")).text() == wanted + "\n"
 
 
 def busybox(*applets: str) -> list[str]:
