@@ -41,8 +41,9 @@ class Cluster(Transport):
         self._watches: dict[tuple[str, str], PodWatch] = {}
         self._logs: dict[str, EventLog] = {}
         self.version: tuple[int, int] = (0, 0)
-        #: Node to ``uname -m``, and who is about to ask.
+        #: Node to ``uname -m``.
         self.machines: dict[str, str] = {}
+        #: A node or an API version to the lock of those who are about to ask for it.
         self._asking: dict[str, asyncio.Lock] = {}
 
     @classmethod
@@ -97,14 +98,19 @@ class Cluster(Transport):
         """
         version, word = split_kind(kind)
         found = self._resources.get(version, word)
-        if found is None and version not in self._discovered:
-            root = "/api" if "/" not in version else "/apis"
-            self._resources.learn(version, await self.request("GET", f"{root}/{version}"))
-            self._discovered.add(version)
+        if found is None:
+            await self._discover(version)
             found = self._resources.get(version, word)
         if found is None:
             raise ApiError(f"the cluster knows no kind {word!r} in {version}", status=404, reason="NotFound")
         return found
+
+    async def _discover(self, version: str) -> None:
+        root = "/api" if "/" not in version else "/apis"
+        async with self._asking.setdefault(version, asyncio.Lock()):
+            if version not in self._discovered:
+                self._resources.learn(version, await self.request("GET", f"{root}/{version}"))
+                self._discovered.add(version)
 
     def path(self, api_version: str, kind: str, namespace: str | None = None, name: str | None = None) -> str:
         """Build the path of a kind that is well known or was asked for before; without a namespace, of all namespaces.
