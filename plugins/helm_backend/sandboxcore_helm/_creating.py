@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import re
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sandboxcore.errors import ProvisionError
@@ -24,9 +24,20 @@ __all__ = ("FIELD_MANAGER", "Creator", "dressed", "is_kept")
 
 FIELD_MANAGER = "helm"
 _KEEP = "helm.sh/resource-policy"
-#: The server's own collisions, which say nothing about the request.
-_COLLISION = re.compile(r"Operation cannot be fulfilled on resourcequotas|etcdserver: |the object has been modified")
-_COLLISION_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+#: What the server refuses for a moment whatever is asked for, by status and message, and the pauses (s) before it is asked again:
+#: collisions of its own, and a namespace so new that the controller manager has not given it its account yet.
+_PASSING = (
+    (
+        (409, 500),
+        re.compile(r"Operation cannot be fulfilled on resourcequotas|etcdserver: |the object has been modified"),
+        (0.05, 0.1, 0.2, 0.5, 1.0, 2.0),
+    ),
+    (
+        (403,),
+        re.compile(r'error looking up service account \S+/default: serviceaccount "default" not found'),
+        (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0),
+    ),
+)
 
 T = TypeVar("T")
 
@@ -81,19 +92,18 @@ class Creator:
         """Create an object in its namespace, or in that of the client.
 
         Raises:
-            ApiError: The server refuses; its own collisions were tried again.
+            ApiError: The server refuses; what it refuses only for a moment was tried again.
         """
-        return await self._again(lambda: self._cluster.create(body, field_manager=FIELD_MANAGER))
-
-    async def _again(self, send: Callable[[], Coroutine[Any, Any, dict[str, Any]]]) -> dict[str, Any]:
-        for pause in _COLLISION_SECONDS:
+        tries = 0
+        while True:
             try:
-                return await self.unbroken(send())
+                return await self.unbroken(self._cluster.create(body, field_manager=FIELD_MANAGER))
             except ApiError as error:
-                if error.status not in (409, 500) or error.reason == "AlreadyExists" or not _COLLISION.search(error.message):
+                pauses = _pauses(error)
+                if tries >= len(pauses):
                     raise
-            await asyncio.sleep(pause)
-        return await self.unbroken(send())
+            await asyncio.sleep(pauses[tries])
+            tries += 1
 
     async def post_all(self, bodies: Sequence[Mapping[str, Any]], namespace: str) -> None:
         """Create objects, those that make pods last; the first refusal ends it.
@@ -116,6 +126,12 @@ class Creator:
             await self.post(placed)
         except ApiError as error:
             raise refusal(error, f"{body['kind']} {name!r} could not be created") from error
+
+
+def _pauses(error: ApiError) -> Sequence[float]:
+    if error.reason == "AlreadyExists":
+        return ()
+    return next((seconds for statuses, said, seconds in _PASSING if error.status in statuses and said.search(error.message)), ())
 
 
 def refusal(error: ApiError, doing: str) -> ProvisionError:
