@@ -99,6 +99,7 @@ class ChannelStream(asyncio.BufferedProtocol, asyncio.Transport):
         self.text = bytearray()  # the end of what the far side wrote to its error output
         self.status = bytearray()  # what the error channel said
         self.close_reason = ""
+        self._said_goodbye = False  # by the far end: whatever breaks afterwards has no meaning
         self.error: BaseException | None = None
 
     def attach(self, response: aiohttp.ClientResponse, protocol: str) -> None:
@@ -149,8 +150,10 @@ class ChannelStream(asyncio.BufferedProtocol, asyncio.Transport):
             before.connection_lost(cast("Exception | None", exc))
         if self._ended:
             return
+        self._hand_over()
         self._ended = self._closing = True
-        self.error = self.error or exc
+        if not self._said_goodbye:
+            self.error = self.error or exc
         self._first()
         if self._response is not None:
             self._response.close()
@@ -194,6 +197,8 @@ class ChannelStream(asyncio.BufferedProtocol, asyncio.Transport):
             below.write(ws.frame(ws.PONG, payload))
         elif opcode == ws.CLOSE:
             self.close_reason = payload[2:].decode(errors="replace")
+            self._hand_over()
+            self._said_goodbye = True
             if not self._closing:
                 below.write(ws.frame(ws.CLOSE, payload[:2]))
             self._closing = True
@@ -231,6 +236,15 @@ class ChannelStream(asyncio.BufferedProtocol, asyncio.Transport):
                 data = data[room:]
         else:
             cast(asyncio.Protocol, above).data_received(bytes(data))
+
+    def _hand_over(self) -> None:
+        """Deliver what a pause has held back: the far end has said all, and nothing comes after its end."""
+        if self._closing:
+            return
+        held, self._held = self._held, []
+        for data in held:
+            self._reading = True  # whoever pauses again has no more to wait for than this
+            self._deliver(memoryview(data))
 
     # --- towards the protocol above ---
 
