@@ -42,6 +42,12 @@ async def running(cluster: Cluster, *objects: dict[str, Any], timeout: float = 6
         return await watch.wait_for(ready, timeout)
 
 
+def open_connections(cluster: Cluster) -> list[Any]:
+    """Name the connections to the API server that are in use, streams into pods apart."""
+    connector: Any = cluster._access.session.connector
+    return [handler.transport for handler in connector._acquired if handler.transport is not None]
+
+
 @pytest.fixture(scope="module")
 def namespace(kubeconfig: Path) -> Iterator[str]:
     """Make a namespace for the module's tests, and delete it with all that they left."""

@@ -6,19 +6,21 @@ import asyncio
 import contextlib
 import hashlib
 import os
-from collections.abc import AsyncIterator
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 from sandboxcore_kubernetes import GUEST_PATH, Cluster, ClusterConfig, PodChannel
 from sandboxcore_kubernetes.guest_mount import guest_mount
+from sandboxcore_kubernetes.rbac import POD_RULES, missing, role
 
 from sandboxcore.errors import GuestUnavailableError, SandboxUnavailableError
 from sandboxcore.guest import Guest
 from sandboxcore.values import ExecRequest, ExecResult
 from tests.images import reference
 
-from .conftest import pod, running
+from .conftest import open_connections, pod, running
 
 _SERVER = ["sh", "-c", "while true; do nc -l -p 7000 -e cat; done"]
 
@@ -34,6 +36,32 @@ async def _guest(cluster: Cluster, name: str, **options: Any) -> AsyncIterator[G
 
 async def _run(guest: Guest, *argv: str, **options: Any) -> ExecResult:
     return await guest.executor.exec(ExecRequest(argv=argv, **options))
+
+
+@contextlib.asynccontextmanager
+async def _user(config: ClusterConfig, cluster: Cluster) -> AsyncIterator[tuple[Cluster, Callable[[bool], Awaitable[None]]]]:
+    """Connect as a user with rights in the tests' namespace; the function takes them away and gives them again."""
+    name = f"user-{uuid.uuid4().hex[:6]}"
+    group = "rbac.authorization.k8s.io"
+    binding = {
+        "apiVersion": f"{group}/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": name},
+        "roleRef": {"apiGroup": group, "kind": "Role", "name": name},
+        "subjects": [{"kind": "User", "name": name, "apiGroup": group}],
+    }
+    await cluster.create(role(POD_RULES, name=name, namespace=cluster.namespace))
+    limited = config.model_copy(update={"impersonate_user": name, "impersonate_groups": ("system:authenticated",)})
+    async with await Cluster.connect(limited) as theirs:
+
+        async def admit(on: bool) -> None:
+            await (cluster.create(binding) if on else cluster.delete("RoleBinding", name))
+            async with asyncio.timeout(30):  # the server's caches
+                while bool(await missing(theirs)) is on:  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+
+        await admit(True)
+        yield theirs, admit
 
 
 @pytest.mark.parametrize("version", ["v4", "v5"])
@@ -69,6 +97,29 @@ async def test_a_cut_link_loses_and_doubles_nothing(cluster: Cluster) -> None:
         expected = "".join(f"{number}\n" for number in range(300)).encode()
         assert done.stdout == expected
         assert await guest.files.read_file("/tmp/count") == expected
+
+
+async def test_rights_that_a_starting_server_has_not_read_yet_are_waited_for(config: ClusterConfig, cluster: Cluster) -> None:
+    """It refuses everything then, though nothing has changed (kubernetes/kubernetes#121635)."""
+    await running(cluster, pod("admitted", labels={"kind": "admitted"}))
+    async with _user(config, cluster) as (theirs, admit), _guest(theirs, "admitted") as guest, theirs.pods() as watch:
+        command = asyncio.create_task(_run(guest, "sh", "-c", "while [ ! -e /tmp/go ]; do sleep 0.1; done; echo whole"))
+        await _run(guest, "true")
+        await admit(False)
+        before = theirs.requests
+        for stream in list(theirs.streams):
+            stream.abort()
+        for connection in open_connections(theirs):
+            connection.abort()
+        async with asyncio.timeout(30):
+            while theirs.requests < before + 4:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert not command.done()
+        await admit(True)
+        await _run(guest, "touch", "/tmp/go")
+        assert (await asyncio.wait_for(command, 60)).stdout == b"whole\n"
+        await cluster.delete("Pod", "admitted")
+        await watch.wait_for(lambda watch: watch.get("admitted") is None, 60)
 
 
 async def test_a_relay_ends_with_its_stream(cluster: Cluster) -> None:
@@ -250,6 +301,19 @@ async def test_a_port_is_reached(cluster: Cluster) -> None:
     error = await asyncio.wait_for(refused.ended, 60)
     assert isinstance(error, ConnectionRefusedError)
     assert "7001" in str(error)
+
+
+async def test_a_reader_that_is_slow_gets_all_of_what_has_ended(cluster: Cluster) -> None:
+    await running(cluster, pod("ends", command=["sh", "-c", "while true; do yes | head -c 300000 | nc -l -p 7000; done"]))
+    async with asyncio.timeout(90):
+        while True:
+            reader = asyncio.StreamReader(limit=1 << 10)  # it pauses at twice that
+            await cluster.port_forward("ends", 7000, protocol := asyncio.StreamReaderProtocol(reader))
+            assert protocol is not None
+            if first := await reader.read(1):
+                break
+    await asyncio.sleep(0.5)
+    assert len(first + await reader.read()) == 300000
 
 
 async def test_a_reader_that_pauses_holds_the_far_end_up(cluster: Cluster) -> None:

@@ -19,7 +19,7 @@ from sandboxcore_kubernetes.rbac import POD_RULES, missing, role
 
 from sandboxcore.errors import UsageError
 
-from .conftest import pod, running
+from .conftest import open_connections, pod, running
 
 
 def _map(name: str, **labels: str) -> dict[str, Any]:
@@ -101,7 +101,7 @@ async def test_a_watch_tells_what_is_there_and_what_changes(cluster: Cluster) ->
             await cluster.create(_map(f"w-{number}", kind="watched"))
             await waiting
             if number == 1:
-                for connection in _open_connections(cluster):
+                for connection in open_connections(cluster):
                     connection.abort()
     assert ("ADDED", "w-1") in seen
     assert seen[-1][1] == "w-2"
@@ -110,11 +110,6 @@ async def test_a_watch_tells_what_is_there_and_what_changes(cluster: Cluster) ->
         async with contextlib.aclosing(old) as changes:  # type: ignore[type-var]
             await until("w-2", changes)
     await cluster.delete_collection("ConfigMap", label_selector="kind=watched")
-
-
-def _open_connections(cluster: Cluster) -> list[Any]:
-    connector: Any = cluster._access.session.connector
-    return [handler.transport for handler in connector._acquired if handler.transport is not None]
 
 
 async def test_a_watch_without_the_right_ends(config: ClusterConfig) -> None:

@@ -57,6 +57,7 @@ class PodChannel(Channel):
         self._container = container
         self._uid = uid
         self._restarts: int | None = None
+        self._admitted = False  # once: an API server that starts refuses those for a moment whose rights it has not read yet
         self._template = guest_path
         self.machine = machine
         self._path = f"/api/v1/namespaces/{namespace}/pods/{pod}"
@@ -82,7 +83,9 @@ class PodChannel(Channel):
             await self._choose_machine(pod)
             if guest and wanted[0] == guest:
                 wanted[0] = self.guest_path
-            return await self._exec(wanted, protocol, pod.node)
+            stream = await self._exec(wanted, protocol, pod.node)
+            self._admitted = True
+            return stream
         except ApiError as error:
             raise self._translate(error) from error
         except TimeoutError as error:
@@ -147,7 +150,8 @@ class PodChannel(Channel):
         # The node's own answer has no reason: a kubelet that has just started does not know its pods yet.
         if error.status == 404 and error.reason:
             return GuestUnavailableError(f"pod {self._pod} is gone: {error.message}")
-        if error.status in (400, 401, 403, 405):
+        final = (400, 405) if self._admitted else (400, 401, 403, 405)
+        if error.status in final:
             return GuestUnavailableError(f"no stream into pod {self._pod}: {error.message}", hint=error.hint)
         return SandboxUnavailableError(f"no stream into pod {self._pod}: {error.message}", started="no", hint=error.hint)
 

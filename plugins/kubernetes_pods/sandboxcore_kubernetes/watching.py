@@ -23,6 +23,10 @@ _LIFE = 280
 _SILENCE = 150.0
 #: Statuses that asking again does not change.
 _FINAL = frozenset({400, 401, 403, 404, 405, 406, 422})
+#: Of those, what an API server that starts also says until it has read who may do what (kubernetes/kubernetes#121635), and the
+#: seconds that this is believed of one which gave its answers before.
+_UNTIL_READ = frozenset({401, 403})
+_READING = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,22 +72,26 @@ async def watch(
     query = {"labelSelector": label_selector, "fieldSelector": field_selector}
     chosen = {name: value for name, value in query.items() if value}
     version, failures = resource_version, 0
+    admitted, refused_since = False, None
     while True:
         try:
             if version is None:
                 document = await cluster.list_path(path, query=chosen)
-                version = document["metadata"]["resourceVersion"]
+                version, admitted = document["metadata"]["resourceVersion"], True
                 yield WatchEvent("RELIST", document)
             async for kind, body in _changes(cluster, path, chosen, version):
                 failures = 0
-                version = body["metadata"]["resourceVersion"]
+                version, admitted = body["metadata"]["resourceVersion"], True
                 if kind != "BOOKMARK":
                     yield WatchEvent(kind, body)
             failures += 1  # a server that ends watches at once is not asked in a loop
+            refused_since = None
         except ApiError as error:
+            now = asyncio.get_running_loop().time()
+            refused_since = (refused_since or now) if admitted and error.status in _UNTIL_READ else None
             if error.status == 410 or error.reason in ("Expired", "Gone"):
                 version = None
-            elif error.status in _FINAL:
+            elif error.status in _FINAL and (refused_since is None or now - refused_since > _READING):
                 raise
             failures += 1
         pause = _BACKOFF[min(failures, len(_BACKOFF)) - 1] if failures else 0
