@@ -8,7 +8,7 @@ import hashlib
 import os
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from sandboxcore_kubernetes import GUEST_PATH, Cluster, ClusterConfig, PodChannel
@@ -303,17 +303,35 @@ async def test_a_port_is_reached(cluster: Cluster) -> None:
     assert "7001" in str(error)
 
 
-async def test_a_reader_that_is_slow_gets_all_of_what_has_ended(cluster: Cluster) -> None:
-    await running(cluster, pod("ends", command=["sh", "-c", "while true; do yes | head -c 300000 | nc -l -p 7000; done"]))
-    async with asyncio.timeout(90):
+class _Pausing(_Collect):
+    """Pauses at every piece, and goes on only when it is told to."""
+
+    stream: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.stream = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self.stream.pause_reading()
+
+
+async def test_a_reader_that_pauses_gets_all_of_what_has_ended(cluster: Cluster) -> None:
+    served = "while true; do yes | head -c 100000 | nc -l -p 7000; touch /tmp/served; done"
+    await running(cluster, pod("ends", command=["sh", "-c", served]))
+    async with asyncio.timeout(90), _guest(cluster, "ends") as guest:
         while True:
-            reader = asyncio.StreamReader(limit=1 << 10)  # it pauses at twice that
-            await cluster.port_forward("ends", 7000, protocol := asyncio.StreamReaderProtocol(reader))
-            assert protocol is not None
-            if first := await reader.read(1):
+            protocol = _Pausing()
+            await cluster.port_forward("ends", 7000, protocol)
+            await protocol.until(1)
+            if protocol.data:
                 break
-    await asyncio.sleep(0.5)
-    assert len(first + await reader.read()) == 300000
+        await _run(guest, "sh", "-c", "until [ -e /tmp/served ]; do sleep 0.05; done")
+        while not protocol.ended.done():
+            protocol.stream.resume_reading()
+            await asyncio.sleep(0.05)
+    assert protocol.ended.result() is None
+    assert len(protocol.data) == 100000
 
 
 async def test_a_reader_that_pauses_holds_the_far_end_up(cluster: Cluster) -> None:
