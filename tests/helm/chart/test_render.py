@@ -373,9 +373,11 @@ def test_without_networks_all_services_reach_each_other(ports: bool) -> None:
 
 
 def outside(found: Rendered, service: str) -> list[dict[str, Any]]:
+    """Name the addresses that a service reaches, resolvers apart."""
     pod = found.of("Pod")[service]
     rules = [rule for one in found.of("NetworkPolicy").values() if selects(one, pod) for rule in one["spec"].get("egress") or ()]
-    return [peer["ipBlock"] for rule in rules for peer in rule["to"] if "ipBlock" in peer]
+    others = [rule for rule in rules if {one["port"] for one in rule.get("ports") or ()} != {53}]
+    return [peer["ipBlock"] for rule in others for peer in rule["to"] if "ipBlock" in peer]
 
 
 @MAJORS
@@ -398,7 +400,9 @@ def test_names_are_asked_of_the_cluster_s_resolver_only() -> None:
     found = render(services(a={}))
     (rule, *others) = found.of("NetworkPolicy")[""]["spec"]["egress"]
     assert [(one["port"], one["protocol"]) for one in rule["ports"]] == [(53, "UDP"), (53, "TCP")]
-    assert {one["podSelector"]["matchLabels"]["k8s-app"] for one in rule["to"]} == {"kube-dns", "node-local-dns"}
+    pods, cache = rule["to"][:-1], rule["to"][-1]
+    assert {one["podSelector"]["matchLabels"]["k8s-app"] for one in pods} == {"kube-dns", "node-local-dns"}
+    assert cache == {"ipBlock": {"cidr": "169.254.20.10/32"}}, "a node's cache is no pod to a policy: it is on the node's network"
     assert all("podSelector" in peer for other in others for peer in other["to"])
 
 

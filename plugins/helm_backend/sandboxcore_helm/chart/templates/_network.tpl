@@ -57,7 +57,7 @@ metadata:
   - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ $.Values.dns.namespace | quote }}}}
     podSelector: {matchLabels: {{ toJson . }}}
   {{- end }}
-  {{- range uniq (concat .Values.dns.nameservers .Values.corednsUpstream) }}
+  {{- range uniq (concat (list .Values.dns.nodeCache) .Values.dns.nameservers .Values.corednsUpstream) }}
   - ipBlock: {cidr: {{ printf "%s/%s" . (ternary "128" "32" (contains ":" .)) | quote }}}
   {{- end }}
   ports:
