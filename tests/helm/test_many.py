@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,25 +84,51 @@ async def test_one_that_fits_nowhere_blocks_nobody(place: Place, busybox: Enviro
     assert place.objects() == set()
 
 
-async def test_a_quota_is_named_and_leaves_room(place: Place, busybox: EnvironmentSpec) -> None:
-    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "two"}, "spec": {"hard": {"pods": "2"}}}
-    place.kubectl("apply", "-f", "-", text=json.dumps(quota))
+@contextlib.asynccontextmanager
+async def quota(place: Place, **hard: str) -> AsyncIterator[None]:
+    body = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "narrow"}, "spec": {"hard": hard}}
+    place.kubectl("apply", "-f", "-", text=json.dumps(body))
     try:
+        # The quota's own controller takes a moment to count.
+        while "hard" not in place.get("resourcequota/narrow")["status"]:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+        yield
+    finally:
+        place.kubectl("delete", "resourcequota", "narrow")
+
+
+@pytest.mark.parametrize("engine", ["render-once", "helm"])
+async def test_a_used_up_quota_is_waited_for_whole(place: Place, busybox: EnvironmentSpec, engine: str) -> None:
+    """An environment of two pods does not hold one while it waits for the other, or two would wait for each other."""
+    pair = busybox.model_copy(update={"services": dict.fromkeys(("default", "other"), busybox.services["default"])})
+    events: list[Event] = []
+    async with quota(place, pods="3"), place.session(engine=engine, on_event=events.append) as session:
+        made = 0
+        async for outcome in session.provision_many([pair] * 3):
+            assert outcome.environment is not None, outcome.error
+            made += 1
+            if made == 1:
+                while not any(event.attributes.get("cause") == "Quota" for event in events):  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+            await outcome.environment.destroy()
+        assert made == 3
+    assert place.objects() == set()
+
+
+async def test_a_quota_is_named_in_the_end(place: Place, busybox: EnvironmentSpec) -> None:
+    """At the deadline where it could have had room, and at once where it never has."""
+    async with quota(place, pods="1", **{"requests.cpu": "100m"}):
+        little = changed(busybox, resources=Resources(cpus_request=0.01))
         async with place.session() as session:
-            # The quota's own controller takes a moment to count.
-            while "hard" not in place.get("resourcequota/two")["status"]:  # noqa: ASYNC110
-                await asyncio.sleep(0.1)
-            outcomes = [outcome async for outcome in session.provision_many([busybox] * 4)]
-            errors = [outcome.error for outcome in outcomes if outcome.error]
-            assert len(errors) == 2
-            for error in errors:
-                assert isinstance(error, ProvisionError)
-                assert "exceeded quota: two" in str(error).splitlines()[0]
-            assert len(place.objects("pods")) == 2
+            with pytest.raises(ProvisionError, match=r"^quota: .*exceeded quota: narrow") as caught:
+                await session.provision(changed(busybox, resources=Resources(cpus_request=0.2)))
+            assert not isinstance(caught.value, ProvisionTimeoutError)
+        async with place.session(session={"timeout": 8.0}) as session, session.environment(little):
+            with pytest.raises(ProvisionTimeoutError, match=r"^not created after 8 s: quota: .*exceeded quota: narrow"):
+                await session.provision(little)
+            assert len(place.objects("pods")) == 1
             [finding] = [one for one in await session.doctor() if one.check == "quota"]
             assert (finding.status, "pods" in finding.detail) == ("warning", True)
-    finally:
-        place.kubectl("delete", "resourcequota", "two")
     assert place.objects() == set()
 
 

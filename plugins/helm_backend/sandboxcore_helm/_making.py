@@ -56,9 +56,10 @@ class Making:
         tools: What the session shares.
         spec: As it was asked for.
         plan: The release that it becomes.
+        deadline: When it has to be ready, by the loop's clock.
     """
 
-    def __init__(self, tools: Tools, spec: EnvironmentSpec, plan: Plan, claim: Claim, emit: Emit) -> None:
+    def __init__(self, tools: Tools, spec: EnvironmentSpec, plan: Plan, claim: Claim, emit: Emit, *, deadline: float) -> None:
         self.claim = claim
         #: Whether anything may have been created.
         self.begun = False
@@ -67,7 +68,7 @@ class Making:
         self._plan = plan
         self._emit = emit
         self._creator = Creator(tools.cluster)
-        self._deadline = asyncio.get_running_loop().time() + claim.timeout
+        self._deadline = deadline
         self._now = time.time()
         self._lease: str | None = None
         self._phase = "the API server"

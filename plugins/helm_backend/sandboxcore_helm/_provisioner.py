@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import random
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sandboxcore._closing import finish
 from sandboxcore.abc import Provisioner
-from sandboxcore.errors import CapabilityError, ProvisionError, SandboxError
+from sandboxcore.errors import CapabilityError, ProvisionError, ProvisionTimeoutError, SandboxError
+from sandboxcore.values import Event
+from sandboxcore_kubernetes.diagnosis import is_used_up
 from sandboxcore_kubernetes.errors import ApiError, sandbox_error
 
 from ._charts import Charts
@@ -32,6 +37,8 @@ __all__ = ("HelmProvisioner", "Tools")
 
 #: Seconds for undoing what was begun.
 _UNDO_SECONDS = 115.0
+#: Seconds until a used-up quota is asked again, half to whole.
+_QUOTA_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0)
 
 
 class Tools:
@@ -180,21 +187,40 @@ class HelmProvisioner(Provisioner):
         Raises:
             CapabilityError: The cluster can't do what the spec asks for. Nothing was created.
             UsageError: Chart or values are wrong; with helm's message. Nothing was created.
-            ProvisionError: With its cause. Nothing is left.
+            ProvisionError: With its cause. Nothing is left. For a quota that is used up only when the time is over: what was
+                begun is taken away and tried again, whole, so that those who wait hold nothing of it.
         """
         plan = plan_release(spec, self.config)
         tools = await self.tools()
-        making = Making(tools, spec, plan, claim, emit)
+        deadline = asyncio.get_running_loop().time() + claim.timeout
+        try:
+            for pause in itertools.chain(_QUOTA_SECONDS, itertools.repeat(_QUOTA_SECONDS[-1])):
+                try:
+                    return await self._make(tools, Making(tools, spec, plan, claim, emit, deadline=deadline))
+                except ProvisionTimeoutError:
+                    raise
+                except ProvisionError as error:
+                    if not is_used_up(str(error)) or hasattr(error, "__notes__"):  # what it left is noted
+                        raise
+                    _tell_quota(emit, error)
+                    seconds = pause * random.uniform(0.5, 1.0)  # those that wait together do not come back together
+                    if asyncio.get_running_loop().time() + seconds > deadline:
+                        raise ProvisionTimeoutError(f"not created after {claim.timeout:g} s: {error}", hint=error.hint) from error
+                await asyncio.sleep(seconds)
+            raise AssertionError("there is always another pause")
+        finally:
+            tools.claim.made(claim.environment_id)
+
+    async def _make(self, tools: Tools, making: Making) -> EnvironmentRef:
+        """Make it, or leave nothing; that something is left is noted on the error."""
         try:
             return await making.make()
         except BaseException as error:
             if making.begun:
                 await self._undone(tools, making, error)
             if isinstance(error, ApiError):
-                raise _provision_error(error, claim) from error
+                raise _provision_error(error, making.claim) from error
             raise
-        finally:
-            tools.claim.made(claim.environment_id)
 
     async def _undone(self, tools: Tools, making: Making, error: BaseException) -> None:
         """Take away what was begun; that this failed is said beside what went wrong, and discovery finds what is left."""
@@ -247,6 +273,10 @@ class HelmProvisioner(Provisioner):
     async def resume(self, environment: EnvironmentRef) -> Any:
         """Refuse: pods can't be stopped and go on."""
         raise CapabilityError("pods can't be paused")
+
+
+def _tell_quota(emit: Emit, error: ProvisionError) -> None:
+    emit(Event(name="service.waiting", time=time.time(), attributes={"cause": "Quota", "reason": str(error), "pod": ""}))
 
 
 def _provision_error(error: ApiError, claim: Claim) -> SandboxError:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .pods import ContainerState, PodState
     from .watches import PodEvent
 
-__all__ = ("CAUSES", "Cause", "Row", "changed_since", "diagnose", "diagnose_owner")
+__all__ = ("CAUSES", "Cause", "Row", "changed_since", "diagnose", "diagnose_owner", "is_used_up")
 
 Logs = Literal["", "current", "previous"]
 
@@ -397,14 +397,19 @@ _EVENTS: Mapping[str, Callable[[PodState, PodEvent], Cause | None]] = {
     "FailedScheduling": _not_scheduled,
 }
 
-_QUOTA = re.compile(r"exceeded quota: (?P<name>[^,]+), requested: (?P<asked>.*), used: (?P<used>.*), limited: (?P<limit>.*)$")
+_QUOTA = re.compile(r"exceeded quota: (?P<name>[^,]+), requested: (?P<asked>.*), used: (?P<used>.*), limited: (?P<limit>\S+)")
+
+
+def is_used_up(message: str) -> bool:
+    """Tell whether the API server refused something for a quota that has room for it when others have ended."""
+    quota = _QUOTA.search(message)
+    return quota is not None and not _above(quota["asked"], quota["limit"])
 
 
 def _creation(message: str, service: str) -> Cause:
     """Judge why a pod could not be created, by the API server's words."""
-    quota = _QUOTA.search(message)
-    if quota is not None:
-        kind = "QuotaNever" if _above(quota["asked"], quota["limit"]) else "Quota"
+    if _QUOTA.search(message):
+        kind = "Quota" if is_used_up(message) else "QuotaNever"
     elif "failed quota" in message or "must specify" in message:
         kind = "QuotaNever"
     elif "violates PodSecurity" in message or "unable to validate against any security context constraint" in message:
