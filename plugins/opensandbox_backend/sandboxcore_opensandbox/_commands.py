@@ -101,6 +101,7 @@ def _template(**options: Any) -> None:
 def _create(config: Mapping[str, Any], file: Path, warm: int | None) -> int:
     """Create pools, or change them to what the file says."""
     documents = _documents(file)
+    config = _namespace_of(documents, config, file)
 
     async def work(pools: Pools) -> int:
         for name in await pools.apply(documents):
@@ -189,8 +190,13 @@ def _drain(config: Mapping[str, Any], name: str) -> int:
 @_cluster_options
 def _delete(config: Mapping[str, Any], names: Sequence[str], file: Path | None, holders: bool) -> int:
     """Delete pools, in an order that does not hang."""
-    documents = _documents(file) if file else []
-    wanted = [*names, *(document["metadata"]["name"] for document in documents if document.get("kind") == "Pool")]
+    if names and file:
+        raise UsageError(f"both names and {file} say which pools are to be deleted", hint="give names, or -f, not both")
+    wanted = list(names)
+    if file:
+        documents = _documents(file)
+        config = _namespace_of(documents, config, file)
+        wanted = [document["metadata"]["name"] for document in documents if document["kind"] == "Pool"]
     if not wanted:
         raise UsageError("nothing says which pool is to be deleted", hint="give its name, or -f with its manifest")
 
@@ -317,7 +323,7 @@ def _documents(file: Path, *, quiet: bool = False, kinds: bool = True) -> list[d
         where = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else str(file)
         raise UsageError(f"{where}: is no YAML: {getattr(error, 'problem', None) or error}") from None
     for document in found:
-        if not isinstance(document, dict) or (kinds and ("kind" not in document or not _name(document))):
+        if not isinstance(document, dict) or (kinds and not _is_object(document)):
             raise UsageError(f"{file}: every document must be an object with apiVersion, kind and metadata.name")
     if quiet or not kinds:
         return found
@@ -329,9 +335,22 @@ def _documents(file: Path, *, quiet: bool = False, kinds: bool = True) -> list[d
     return made
 
 
-def _name(document: Mapping[str, Any]) -> str:
+def _namespace_of(documents: Sequence[Mapping[str, Any]], config: Mapping[str, Any], file: Path) -> Mapping[str, Any]:
+    """Configure the namespace that a manifest names, if it does: it must not be one thing to this command and another to that."""
+    named = sorted({str(space) for document in documents if (space := document["metadata"].get("namespace"))})
+    if len(named) > 1:
+        raise UsageError(f"{file}: has objects of several namespaces: {', '.join(named)}", hint="give each a file of its own")
+    if named and config.get("namespace") not in (None, *named):
+        raise UsageError(
+            f"{file}: has metadata.namespace {named[0]!r}, and -n is {config['namespace']!r}",
+            hint="leave -n out, or take metadata.namespace out of the file",
+        )
+    return {**config, "namespace": named[0]} if named else config
+
+
+def _is_object(document: Mapping[str, Any]) -> bool:
     metadata = document.get("metadata")
-    return str(metadata.get("name") or "") if isinstance(metadata, Mapping) else ""
+    return "apiVersion" in document and "kind" in document and isinstance(metadata, Mapping) and bool(metadata.get("name"))
 
 
 def _translated(documents: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:

@@ -14,6 +14,7 @@ __all__ = (
     "ENDPOINTS",
     "GROUP",
     "INDEX_LABEL",
+    "OWN_POOL_LABEL",
     "POOL_FINALIZER",
     "POOL_LABEL",
     "POOL_REVISION_LABEL",
@@ -44,6 +45,8 @@ INDEX_LABEL = f"batch-sandbox.{GROUP}/pod-index"
 POOL_LABEL = f"{GROUP}/pool-name"
 POOL_REVISION_LABEL = f"{GROUP}/pool-revision"
 
+#: Our label on the pods of a pool that is made here.
+OWN_POOL_LABEL = "sandboxcore.dev/pool"
 #: Our annotation on a pool's pod: the environment that last had it.
 USED_BY = "sandboxcore.dev/used-by"
 #: Container of our own pods in which commands run.

@@ -7,7 +7,7 @@ from typing import Any
 
 from sandboxcore_kubernetes.guest_mount import GUEST_FOLDER, guest_mount
 
-from ._names import API_VERSION, CONTAINER
+from ._names import API_VERSION, CONTAINER, OWN_POOL_LABEL
 
 __all__ = ("GUEST_LINES", "TASK_LINES", "pool_objects", "pool_yaml")
 
@@ -92,7 +92,7 @@ def pool_objects(
             "capacitySpec": capacity,
             "scaleStrategy": {"maxUnavailable": "100%"},
             "recycleStrategy": {"type": recycle},
-            "template": {"metadata": {"labels": {"sandboxcore.dev/pool": name}}, "spec": body},
+            "template": {"metadata": {"labels": {OWN_POOL_LABEL: name}}, "spec": body},
         },
     }
     made = [guest.config_map, pool]
@@ -120,7 +120,7 @@ def _add_executor(body: dict[str, Any], container: dict[str, Any], image: str) -
 def _closed(name: str, where: dict[str, str]) -> dict[str, Any]:
     """Close the way out of a pool's pods but for names: a policy is all that can be said of pods that are made in advance."""
     names = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
-    peers = {"podSelector": {"matchLabels": {"sandboxcore.dev/pool": name}}}
+    peers = {"podSelector": {"matchLabels": {OWN_POOL_LABEL: name}}}
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",

@@ -11,19 +11,18 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sandboxcore.errors import ProvisionError, ProvisionTimeoutError, UsageError
 from sandboxcore_kubernetes import ApiError
-from sandboxcore_kubernetes.guest_mount import guest_mount
 
 from ._batch_watch import KIND as BATCH_SANDBOX
 from ._errors import mapped
-from ._names import API_VERSION, POOL_LABEL
+from ._names import POOL_LABEL
 from ._notes import allocated, read
+from ._pool_apply import Application
 from ._pool_fit import POOL, PoolFit, fit, no_pool, room
 from ._pool_template import pool_objects, pool_yaml
 from ._standing import Standing
@@ -95,43 +94,19 @@ class Pools:
         return found
 
     async def apply(self, objects: Sequence[Mapping[str, Any]]) -> list[str]:
-        """Create pools and what goes with them, or change them to what is given now; what goes with a pool goes when it goes.
+        """Create pools and what goes with them, or change them to what is given now.
 
-        The guest that a template mounts is made if it is missing.
+        The guest that a template mounts is made if it is missing. A pool's guest and a policy for nothing but its pods go when
+        the pool goes, if they were made here; everything else is made, and stays. What is immutable is never changed.
 
         Returns:
             Names of the pools.
 
         Raises:
-            UsageError: Among the objects is no Pool.
-            ProvisionError: The cluster refuses one of them.
+            UsageError: Among the objects is no Pool, or one has another namespace than the client.
+            ProvisionError: The cluster refuses one of them. What was created is gone again; what was changed stays so.
         """
-        pools = [obj for obj in objects if obj.get("kind") == "Pool"]
-        others = [obj for obj in objects if obj.get("kind") != "Pool"]
-        if not pools:
-            raise UsageError("there is no Pool to create", hint="sandboxcore opensandbox pool template > pool.yaml")
-        for pool in pools:
-            wanted = [*others, *_missing_guest(pool, others)] if pool is pools[0] else _missing_guest(pool, others)
-            # A pool makes its pods at once, so what they need comes first, and is given to the pool when that is there.
-            for obj in wanted:
-                await self._apply(obj)
-            made = await self._apply(pool)
-            for obj in wanted:
-                await self._apply(_owned(obj, made))
-        return [pool["metadata"]["name"] for pool in pools]
-
-    async def _apply(self, obj: Mapping[str, Any]) -> Object:
-        kind, name = f"{obj['apiVersion']}/{obj['kind']}", obj["metadata"]["name"]
-        namespace = obj["metadata"].get("namespace")
-        try:
-            return await self._cluster.create(obj)
-        except ApiError as error:
-            if error.reason != "AlreadyExists":
-                raise mapped(error, f"create {obj['kind']} {name!r}") from error
-        try:
-            return await self._cluster.patch(kind, name, _changeable(obj), namespace=namespace)
-        except ApiError as error:
-            raise mapped(error, f"change {obj['kind']} {name!r}") from error
+        return await Application(self._cluster, objects).run()
 
     async def scale(
         self,
@@ -262,28 +237,3 @@ def _read(pool: Object, batches: Sequence[Object]) -> Pool:
 def _label(obj: Object) -> str:
     notes = read(obj)
     return f"{obj['metadata']['name']} ({notes.owner})" if notes else obj["metadata"]["name"]
-
-
-def _changeable(obj: Mapping[str, Any]) -> Object:
-    """Leave out what may not be changed; an immutable ConfigMap is what it is."""
-    kept = {key: value for key, value in obj.items() if key in ("metadata", "spec")}
-    if obj["kind"] == "ConfigMap":
-        kept = {"metadata": {key: obj["metadata"][key] for key in ("name", "ownerReferences") if key in obj["metadata"]}}
-    return copy.deepcopy(kept)
-
-
-def _owned(obj: Mapping[str, Any], pool: Object) -> Object:
-    made = copy.deepcopy(dict(obj))
-    metadata = pool["metadata"]
-    reference = {"apiVersion": API_VERSION, "kind": "Pool", "name": metadata["name"], "uid": metadata["uid"]}
-    made["metadata"]["ownerReferences"] = [reference]
-    return made
-
-
-def _missing_guest(pool: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> list[Object]:
-    """Make the guest that a template mounts, where nobody gave one."""
-    known = {obj["metadata"]["name"] for obj in others if obj["kind"] == "ConfigMap"}
-    body = ((pool.get("spec") or {}).get("template") or {}).get("spec") or {}
-    wanted = {(volume.get("configMap") or {}).get("name") for volume in body.get("volumes") or () if "guest" in volume["name"]}
-    names = [name for name in wanted if name and name not in known]
-    return [guest_mount(name, namespace=pool["metadata"].get("namespace")).config_map for name in names]
