@@ -6,7 +6,8 @@ import contextlib
 import ctypes
 import os
 import select
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ._launch import Process, readable
@@ -15,20 +16,22 @@ from ._state import read_small
 __all__ = ("follow_log", "tail_log")
 
 _BLOCK = 64 * 1024
+#: How often both files are read until none was begun anew in between.
+_TRIES = 5
 _IN_MODIFY = 0x2
 _FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def tail_log(folder: Path, lines: int | None) -> Iterator[bytes]:
-    """Yield what is there now, or its last lines."""
-    parts = [data for name in ("log.old", "log") if (data := _content(folder / name))]
-    if lines is None:
-        yield from parts
-        return
-    whole = b"".join(parts)
-    last = b"".join(whole.splitlines(keepends=True)[-lines:]) if lines > 0 else b""
-    if last:
-        yield last
+def tail_log(folder: Path, lines: int | None) -> Sequence[bytes]:
+    """Return what is there now, or its last lines, in parts that are not empty."""
+    return _last(_Position(folder).begin(), lines)
+
+
+def _last(parts: Sequence[bytes], lines: int | None) -> Sequence[bytes]:
+    if lines is not None:
+        whole = b"".join(parts)
+        parts = [b"".join(whole.splitlines(keepends=True)[-lines:]) if lines > 0 else b""]
+    return [data for data in parts if data]
 
 
 def _content(path: Path) -> bytes:
@@ -44,9 +47,8 @@ async def follow_log(folder: Path, lines: int | None) -> AsyncIterator[bytes]:
     pidfd = _open(folder)
     try:
         position = _Position(folder)
-        for data in tail_log(folder, lines):
+        for data in _last(position.begin(), lines):
             yield data
-        position.at_end()
         ended = pidfd is None
         while True:
             while data := position.read():
@@ -66,23 +68,34 @@ def _open(folder: Path) -> int | None:
 
 
 class _Position:
-    """How far ``log`` has been read. A file that became shorter was copied to ``log.old`` and begins anew."""
+    """How far the log has been read. The guest copies ``log`` to ``log.old`` when it is full, then begins it anew."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._log, self._old = folder / "log", folder / "log.old"
         self._offset = 0
+        self._copied = _Copy.of(self._old)
 
-    def at_end(self) -> None:
-        try:
-            self._offset = (self._folder / "log").stat().st_size
-        except OSError:
-            self._offset = 0
+    def begin(self) -> Sequence[bytes]:
+        """Read both files. What is written from now on is what ``read`` returns."""
+        for _ in range(_TRIES):
+            copied = self._copied
+            old, log = _content(self._old), _content(self._log)
+            self._copied = _Copy.of(self._old)
+            if copied == self._copied:
+                break
+        self._offset = len(log)
+        return old, log
 
     def read(self) -> bytes:
+        """Read on; nothing if there is no more yet."""
         try:
-            with (self._folder / "log").open("rb") as file:
-                if file.seek(0, os.SEEK_END) < self._offset:
-                    rest = _content(self._folder / "log.old")[self._offset :]
+            with self._log.open("rb") as file:
+                # In this order: what is longer than a file that is looked at later was copied from it as a whole.
+                copied = _Copy.of(self._old)
+                size = file.seek(0, os.SEEK_END)
+                if size < self._offset or (copied != self._copied and size < copied.size):
+                    self._copied = _Copy.of(self._old)
+                    rest = _content(self._old)[self._offset :]
                     self._offset = 0
                     return rest or self._read_on(file.fileno())
                 return self._read_on(file.fileno())
@@ -93,6 +106,23 @@ class _Position:
         data = os.pread(fd, _BLOCK, self._offset)
         self._offset += len(data)
         return data
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """What tells one ``log.old`` from the next."""
+
+    size: int
+    written_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> _Copy:
+        """Look at it; a file that is not there is empty."""
+        try:
+            status = path.stat()
+        except OSError:
+            return cls(0, 0)
+        return cls(status.st_size, status.st_mtime_ns)
 
 
 class _Watch:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from sandboxcore.local import _ids
+from sandboxcore.local import _ids, _logs
 from sandboxcore.local._explain import explain
 from sandboxcore.local._health import Schedule, probe_argv
 from sandboxcore.local._launch import Process
+from sandboxcore.local._logs import follow_log, tail_log
 from sandboxcore.local._networks import hosts_file, plan_networks
 from sandboxcore.local._plan import command, host_name
 from sandboxcore.local._rights import capability_mask
@@ -223,3 +227,49 @@ def test_messages_come_with_a_way_out(errors: str, words: str, hint: str) -> Non
     message, found = explain(errors)
     assert words in message
     assert re.search(hint, found or "")
+
+
+def test_a_log_is_followed_from_where_it_was_read_to(tmp_path: Path) -> None:
+    """However long it takes until the next part is asked for, and though the log is begun anew meanwhile."""
+    log = tmp_path / "log"
+
+    async def parts(*between: Callable[[], object], lines: int | None) -> list[bytes]:
+        log.write_bytes(b"one\ntwo\n")
+        (tmp_path / "log.old").write_bytes(b"")
+        following = follow_log(tmp_path, lines)
+        found = [await anext(following)]
+        for step in between:
+            step()
+        return found + [data async for data in following]
+
+    def more(data: bytes) -> None:
+        with log.open("ab") as file:
+            file.write(data)
+
+    def rotate() -> None:
+        (tmp_path / "log.old").write_bytes(log.read_bytes())
+        log.write_bytes(b"")
+
+    three, more_than_read = partial(more, b"three\n"), partial(more, b"4444 5555\n")
+    assert asyncio.run(parts(three, lines=None)) == [b"one\ntwo\n", b"three\n"]
+    assert asyncio.run(parts(three, lines=1)) == [b"two\n", b"three\n"]
+    assert asyncio.run(parts(three, rotate, lines=1)) == [b"two\n", b"three\n"]
+    assert asyncio.run(parts(three, rotate, partial(more, b"4\n"), lines=1)) == [b"two\n", b"three\n", b"4\n"]
+    assert asyncio.run(parts(three, rotate, more_than_read, lines=1)) == [b"two\n", b"three\n", b"4444 5555\n"]
+    assert asyncio.run(parts(rotate, partial(more, b"3\n"), lines=1)) == [b"two\n", b"3\n"]
+
+
+def test_a_log_is_read_whole_while_it_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, old = tmp_path / "log", tmp_path / "log.old"
+    log.write_bytes(b"one\n")
+
+    def read(path: Path) -> bytes:
+        data = content(path)
+        if path == old and log.read_bytes() == b"one\n":
+            old.write_bytes(b"one\n")
+            log.write_bytes(b"two\n")
+        return data
+
+    content = _logs._content
+    monkeypatch.setattr(_logs, "_content", read)
+    assert tail_log(tmp_path, None) == [b"one\n", b"two\n"]
