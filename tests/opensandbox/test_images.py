@@ -12,7 +12,13 @@ import pytest
 from sandboxcore_kubernetes import Cluster
 
 from sandboxcore import Session
-from sandboxcore.errors import CapabilityError, ProvisionError, SandboxUnavailableError
+from sandboxcore.errors import (
+    CapabilityError,
+    ProvisionError,
+    ProvisionTimeoutError,
+    SandboxUnavailableError,
+    ServiceFailedError,
+)
 from tests.opensandbox.places import BUSYBOX, DEBIAN
 
 KIND = "sandbox.opensandbox.io/v1alpha1/BatchSandbox"
@@ -51,6 +57,46 @@ async def test_an_environment_of_two_services_is_one_object(session: Session, cl
         first, second = (pods[f"{environment.id}-{index}"]["metadata"]["creationTimestamp"] for index in (0, 1))
         assert first <= second
         assert pods[f"{environment.id}-0"]["metadata"]["labels"]["inspect/service"] == "victim"
+
+
+async def test_a_service_starts_after_the_end_of_what_it_waits_for(session: Session) -> None:
+    """The other runs for a while, and runs as well as it can be told without a health check."""
+    spec = _depending("completed", first="sleep 2; touch /all/done", then="test -e /all/done && exec sleep infinity")
+    async with session.environment(spec) as environment:
+        assert (await environment["then"].exec(["true"])).ok
+
+
+async def test_what_was_waited_for_and_failed_is_told(session: Session) -> None:
+    spec = _depending("completed", first="sleep 2; echo no such table; exit 3", then="exec sleep infinity")
+    with pytest.raises(ServiceFailedError, match="no such table") as caught:
+        await session.provision(spec)
+    assert caught.value.service == "first"
+
+
+async def test_what_is_waited_for_and_never_ends_is_told(crd: Mapping[str, Any]) -> None:
+    spec = _depending("completed", first="exec sleep infinity", then="exec sleep infinity")
+    with pytest.raises(ProvisionTimeoutError, match=r"'then' was not started in time: service 'first', .* was not completed"):
+        async with Session("opensandbox", config=dict(crd), timeout=15) as session:
+            await session.provision(spec)
+
+
+async def test_what_was_started_may_need_who_waited_for_that(session: Session) -> None:
+    """Its health check succeeds when the other one has started."""
+    spec = _depending("started", first="exec sleep infinity", then="touch /all/up; exec sleep infinity")
+    spec["services"]["first"]["healthcheck"] = {"test": ["CMD", "test", "-e", "/all/up"], "interval": 1, "retries": 200}
+    async with session.environment(spec) as environment:
+        assert environment.names == ("then", "first")
+
+
+def _depending(condition: str, *, first: str, then: str) -> dict[str, Any]:
+    """Make a spec of one service that depends on the other, and a folder that both have."""
+    volumes = [{"source": "all", "target": "/all"}]
+    services = {
+        name: {"image": BUSYBOX, "command": ["sh", "-c", line], "volumes": volumes}
+        for name, line in (("then", then), ("first", first))
+    }
+    services["then"]["depends_on"] = {"first": {"condition": condition}}
+    return {"services": services, "default": "then", "volumes": {"all": {}}}
 
 
 async def test_the_lease_is_on_the_object(session: Session, cluster: Cluster) -> None:

@@ -10,7 +10,7 @@ import pytest
 from sandboxcore_opensandbox import _check, _server_request
 from sandboxcore_opensandbox._config import OpenSandboxConfig
 from sandboxcore_opensandbox._notes import Notes, expire_time, read
-from sandboxcore_opensandbox._parts import batch_sandbox, divide, services_by_pool, stages, template_pods
+from sandboxcore_opensandbox._parts import batch_sandbox, dependencies, divide, services_by_pool, template_pods
 from sandboxcore_opensandbox._patching import strategic_merge
 from sandboxcore_opensandbox._pool_fit import PoolFit
 
@@ -98,10 +98,10 @@ def spec(**services: Any) -> EnvironmentSpec:
     return EnvironmentSpec(services={name: ServiceSpec(**body) for name, body in services.items()})
 
 
-def test_services_start_after_what_they_depend_on() -> None:
-    needs = {"depends_on": {"first": Dependency(condition="healthy")}}
-    found = stages(spec(then=needs, first={}, other={}), ("first", "other", "then"), 2)
-    assert [(stage.upto, stage.indices) for stage in found] == [(4, (0, 1, 2, 3)), (6, (4, 5))]
+def test_pods_wait_for_what_their_service_depends_on_in_their_own_environment() -> None:
+    needs = {"depends_on": {"first": Dependency(condition="healthy"), "elsewhere": Dependency(required=False)}}
+    found = dependencies(spec(then=needs, first={}, other={}), ("first", "other", "then"), 2)
+    assert found == {4: {0: "healthy"}, 5: {1: "healthy"}}
 
 
 FITS = {name: PoolFit(name=name, image="i", container="sandbox", argv=("run",), tasks=True) for name in ("p", "q")}
@@ -178,6 +178,26 @@ def test_what_a_pod_of_a_pool_does_without_is_told(mode: Any, service: dict[str,
     spec = EnvironmentSpec.model_validate({"services": {"a": service}})
     look = _check.check if mode == "crd" else _server_request.check
     assert f"services.a.{key}" in [entry.key for entry in look(spec, OpenSandboxConfig(mode=mode, pool="p"))]
+
+
+def _checked(condition: str, *, waits: dict[str, Any], pools: dict[str, str]) -> dict[str, str]:
+    services = {"a": {**waits, "depends_on": {"b": {"condition": condition}}}, "b": {"image": "i"}}
+    entries = _check.check(EnvironmentSpec.model_validate({"services": services}), OpenSandboxConfig(pools=pools))
+    return {entry.key: entry.loss.value for entry in entries if "depends_on" in entry.key}
+
+
+def test_what_is_not_waited_for_where_pods_run_already_is_told() -> None:
+    for condition in ("started", "healthy"):
+        assert _checked(condition, waits={"image": "i"}, pools={"b": "p"}) == {"services.a.depends_on.b": "APPROX"}
+        assert _checked(condition, waits={"command": ["serve"]}, pools={"a": "p"}) == {"services.a.depends_on": "APPROX"}
+        assert _checked(condition, waits={}, pools={"a": "p"}) == {"services.a.depends_on": "NOOP"}
+        assert _checked(condition, waits={"image": "i"}, pools={}) == {}
+
+
+@pytest.mark.parametrize("pooled", ["a", "b"])
+def test_the_end_of_a_service_is_not_waited_for_where_either_is_from_a_pool(pooled: str) -> None:
+    with pytest.raises(CapabilityError, match=r"services\.a\.depends_on"):
+        _checked("completed", waits={"image": "i"}, pools={pooled: "p"})
 
 
 @pytest.mark.parametrize("mode", ["crd", "server"])

@@ -15,7 +15,7 @@ from ._config import RESERVED
 if TYPE_CHECKING:
     from sandboxcore.values import Claim
 
-__all__ = ("DEFAULT", "ENGINE", "EXPIRES", "GATE", "LABELS", "LEASE", "ORDER", "Identity", "record_annotations", "record_labels")
+__all__ = ("DEFAULT", "ENGINE", "EXPIRES", "LABELS", "LEASE", "ORDER", "Identity", "record_annotations", "record_labels")
 
 #: Label of a record: which engine made the release (``render-once``: all its objects carry the environment's label).
 ENGINE = "sandboxcore.dev/engine"
@@ -31,8 +31,6 @@ LABELS = "sandboxcore.dev/labels"
 DEFAULT = "sandboxcore.dev/default-service"
 #: Annotation of a record: the services in the order of the spec, as JSON.
 ORDER = "sandboxcore.dev/services"
-#: What keeps a pod from being scheduled until what it depends on is so far.
-GATE = "sandboxcore.dev/depends-on"
 
 _NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")

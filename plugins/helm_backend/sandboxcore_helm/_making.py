@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from sandboxcore.errors import CapabilityError, ProvisionError, ProvisionTimeoutError, ServiceFailedError, UsageError
 from sandboxcore.values import Event
 from sandboxcore_kubernetes.errors import ApiError
+from sandboxcore_kubernetes.gates import Gates
 from sandboxcore_kubernetes.naming import CREATED, OWNER, RUN_ID, label_value
 
 from ._creating import Creator, dressed, refusal
@@ -28,7 +29,7 @@ from ._readiness import awaited
 from ._record import record_name, record_secret, status_patch
 from ._release import Release
 from ._together import first
-from ._waiting import Gates, all_ready, service_of
+from ._waiting import all_ready, dependencies, service_of
 
 if TYPE_CHECKING:
     from sandboxcore.abc import Emit
@@ -320,7 +321,8 @@ class Making:
         wanted = awaited(objects, jobs=self._tools.config.wait_for_jobs)
         async with cluster.pods(identity.namespace, selector) as watch:
             checked = self._checked(objects)
-            with Gates(cluster, watch, objects, identity.namespace) as gates, HealthWatch(watch, checked) as health:
+            gates = Gates(cluster, watch, dependencies(objects), identity.namespace)
+            with gates, HealthWatch(watch, checked) as health:
                 work = all_ready(cluster, watch, identity, wanted, emit=self._emit, deadline=self._deadline)
                 await first(work, gates.failed(), health.failed())
             if not chart.scan.early_hooks:

@@ -1,17 +1,17 @@
-"""Waits until a release is ready, and lets go what waits for others."""
+"""Waits until a release is ready, and reads what waits for others."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sandboxcore.errors import ProvisionError, ProvisionTimeoutError
 from sandboxcore_kubernetes import wait_ready
 from sandboxcore_kubernetes.errors import ApiError, sandbox_error
+from sandboxcore_kubernetes.gates import GATE
 
-from ._identity import GATE
 from ._readiness import Awaited, object_ready
 from ._together import together
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ._identity import Identity
 
-__all__ = ("Gates", "all_ready", "dependency_holds", "service_of")
+__all__ = ("all_ready", "dependencies", "service_of")
 
 _LOOK_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
 
@@ -77,79 +77,22 @@ async def _object(cluster: Cluster, identity: Identity, body: Mapping[str, Any],
         await asyncio.sleep(pause)
 
 
-def dependency_holds(condition: str, pod: PodState | None) -> bool:
-    """Tell whether a service is so far that another one may start (``started``, ``healthy``, ``completed``)."""
-    if pod is None or pod.deleted:
-        return False
-    if condition == "completed":
-        return pod.succeeded
-    if condition == "healthy":
-        return pod.ready
-    return pod.succeeded or any(one.state in ("running", "terminated") for one in pod.containers[:1])
-
-
-class Gates:
-    """Takes the gate from each pod of an environment when what it depends on is so far.
+def dependencies(objects: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """Read which pods have a gate, which other pods each depends on, and what must be true of those.
 
     The chart writes the gate into the pod, and what it is for into the annotation of the same name.
     """
-
-    def __init__(self, cluster: Cluster, watch: PodWatch, objects: Sequence[Mapping[str, Any]], namespace: str) -> None:
-        self._cluster = cluster
-        self._watch = watch
-        self._namespace = namespace
-        self._pods = {body["metadata"]["name"]: service_of(body) for body in objects if body["kind"] == "Pod"}
-        self._waiting = {body["metadata"]["name"]: _needs(body) for body in objects if _is_gated(body)}
-        self._opening: set[asyncio.Task[None]] = set()
-        self._unsubscribe: Callable[[], None] | None = None
-        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def __enter__(self) -> Gates:
-        if self._waiting:
-            self._unsubscribe = self._watch.subscribe(self._changed)
-            self._look()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self._unsubscribe is not None:
-            self._unsubscribe()
-        for task in self._opening:
-            task.cancel()
-        self._failure.cancel()
-
-    async def failed(self) -> None:
-        """Wait until a gate could not be taken away.
-
-        Raises:
-            SandboxError: That happened.
-        """
-        await self._failure
-
-    def _changed(self, pod: PodState) -> None:
-        if pod.name in self._pods:
-            self._look()
-
-    def _look(self) -> None:
-        states = {service: self._watch.get(name) for name, service in self._pods.items()}
-        for name, needs in list(self._waiting.items()):
-            if all(_holds(need, states, other) for other, need in needs.items()):
-                del self._waiting[name]
-                task = asyncio.ensure_future(self._open(name))
-                self._opening.add(task)
-                task.add_done_callback(self._opening.discard)
-
-    async def _open(self, name: str) -> None:
-        try:
-            await self._cluster.patch("Pod", name, {"spec": {"schedulingGates": []}}, namespace=self._namespace)
-        except ApiError as error:
-            if not self._failure.done():
-                self._failure.set_exception(sandbox_error(error, f"pod {name!r} could not be let go"))
-
-
-def _holds(need: Mapping[str, Any], states: Mapping[str, PodState | None], other: str) -> bool:
-    if other not in states and not need.get("required", True):
-        return True
-    return dependency_holds(str(need.get("condition", "started")), states.get(other))
+    pods = {service_of(body): body["metadata"]["name"] for body in objects if body["kind"] == "Pod"}
+    return {
+        body["metadata"]["name"]: {
+            # One that is not there is a pod that never comes.
+            pods.get(other, other): str(need.get("condition", "started"))
+            for other, need in _needs(body).items()
+            if other in pods or need.get("required", True)
+        }
+        for body in objects
+        if _is_gated(body)
+    }
 
 
 def service_of(body: Mapping[str, Any]) -> str:

@@ -1,8 +1,8 @@
 """From an ``EnvironmentSpec`` to Kubernetes objects. Nothing is asked and nothing created.
 
 Services become bare pods, as containers are in Compose: what ends stays ended (``restart: no``), and a pod that its node
-loses is not replaced by an empty one without anybody noticing. Services that depend on others are created when those are
-ready, by the client, wave by wave (``EnvironmentSpec.start_order``): a pod can't wait for another by itself.
+loses is not replaced by an empty one without anybody noticing. A pod can't wait for another by itself: what depends on others
+is held back by the client (``gates``).
 
 Names: every pod has its service's name as host name, below one headless Service a whole environment, and looks names up there
 first; so ``victim`` is found without a DNS server of one's own. Aliases are entries of an EndpointSlice (``alias_slice``).

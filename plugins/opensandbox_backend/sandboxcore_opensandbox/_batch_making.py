@@ -1,15 +1,17 @@
-"""Make one batch: its objects, the pods from images stage by stage, those from pools as they are given; then what they need."""
+"""Make one batch: its objects, the pods from images as they depend on each other, those from pools as they are given."""
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from sandboxcore.errors import ProvisionError
+from sandboxcore.errors import ProvisionError, ProvisionTimeoutError
 from sandboxcore_kubernetes import wait_ready
+from sandboxcore_kubernetes.gates import Gates
 from sandboxcore_kubernetes.naming import ENVIRONMENT_ID, RUN_ID
 from sandboxcore_kubernetes.objects import alias_slice
 
@@ -18,7 +20,7 @@ from ._describe import BACKEND, environments
 from ._health import until_unhealthy
 from ._notes import READY, Notes, labels
 from ._objects import owned, placement, pod, template_objects
-from ._parts import Pods, Stage, batch_sandbox, stages, template_pods
+from ._parts import Pods, batch_sandbox, dependencies, template_pods
 from ._together import first_of, together
 
 if TYPE_CHECKING:
@@ -101,7 +103,11 @@ async def create_part(
 def template_of(connection: Connection, spec: EnvironmentSpec, notes: Notes, namespace: str) -> Pods:
     """Build the pods of a part that is made from images."""
     places = _places(connection, notes, namespace)
-    bodies = [pod(spec, service, place, connection.config) for service in notes.part for place in places]
+    held = dependencies(spec, notes.part, len(places))
+    wanted = [(service, place) for service in notes.part for place in places]
+    bodies = [
+        pod(spec, service, place, connection.config, held_back=index in held) for index, (service, place) in enumerate(wanted)
+    ]
     return template_pods(bodies)
 
 
@@ -112,28 +118,30 @@ def _places(connection: Connection, notes: Notes, namespace: str) -> list[Any]:
 
 async def _from_images(job: Job, cluster: Cluster, name: str, notes: Notes) -> dict[str, PodState]:
     """Make the object without pods, what the pods need, and then the pods: so everything belongs to the one object."""
-    waves = stages(job.spec, notes.part, len(job.claims))
     async with cluster.pods(job.namespace, f"{RUN_ID}={notes.run_id}") as watch:
         pods = template_of(job.connection, job.spec, notes, job.namespace)
         owner = await create_part(job, cluster, name, notes, replicas=0, pods=pods)
         needed = owned(template_objects(job.spec, notes, _places(job.connection, notes, job.namespace)), owner)
         await together(cluster.create(obj) for obj in needed)
-        found: dict[str, PodState] = {}
-        for wave in waves:
-            await cluster.patch(KIND, name, {"spec": {"replicas": wave.upto}}, namespace=job.namespace)
-            ready = await _ready(job, watch, name, notes, wave)
-            found |= {state.name: state for state in ready}
-            slices = list(_aliases(job, notes, dict(zip(wave.indices, ready, strict=True))))
-            await together(cluster.create(obj) for obj in owned(slices, owner))
-        return found
+        replicas = len(notes.part) * len(job.claims)
+        await cluster.patch(KIND, name, {"spec": {"replicas": replicas}}, namespace=job.namespace)
+        ready = await _ready(job, cluster, watch, name, notes, _Aliases(job, cluster, watch, notes, owner))
+        return {state.name: state for state in ready}
 
 
-async def _ready(job: Job, watch: PodWatch, name: str, notes: Notes, wave: Stage) -> list[PodState]:
-    names = [f"{name}-{index}" for index in wave.indices]
-    services = {f"{name}-{index}": place[1] for index in wave.indices if (place := notes.place(index))}
+async def _ready(job: Job, cluster: Cluster, watch: PodWatch, name: str, notes: Notes, aliases: _Aliases) -> list[PodState]:
+    places = {f"{name}-{index}": place for index in range(len(notes.part) * len(job.claims)) if (place := notes.place(index))}
+    needs = {
+        f"{name}-{index}": {f"{name}-{other}": condition for other, condition in others.items()}
+        for index, others in dependencies(job.spec, notes.part, len(job.claims)).items()
+    }
+
+    async def named(pod: str) -> None:
+        await together(aliases.of(other, places[other]) for other in needs[pod])
+
     ready = wait_ready(
         watch,
-        names,
+        list(places),
         owners=[name],
         emit=_of_environment(job, notes, name),
         deadline=job.deadline,
@@ -141,32 +149,63 @@ async def _ready(job: Job, watch: PodWatch, name: str, notes: Notes, wave: Stage
         backend=BACKEND,
         run_id=notes.run_id,
     )
-    try:
-        return await first_of(ready, until_unhealthy(watch, job.spec, services))
-    except ProvisionError as error:
-        if error.service == name:
-            raise _of_service(error, name, notes, wave) from error
-        raise
+    services = {pod: service for pod, (_, service) in places.items()}
+    with Gates(cluster, watch, needs, job.namespace, before=named) as gates:
+        try:
+            found = await first_of(ready, until_unhealthy(watch, job.spec, services), gates.failed())
+        except ProvisionError as error:
+            if error.service == name:
+                raise _of_service(error, name, notes) from error
+            better = _of_dependency(error, gates, services) if isinstance(error, ProvisionTimeoutError) else None
+            if better is not None:
+                raise better from error
+            raise
+    await together(aliases.of(pod, place) for pod, place in places.items())
+    return found
 
 
-def _of_service(error: ProvisionError, name: str, notes: Notes, wave: Stage) -> ProvisionError:
+def _of_dependency(error: ProvisionTimeoutError, gates: Gates, services: Mapping[str, str]) -> ProvisionTimeoutError | None:
+    """Name what a service waited for, where it was not started in time and nothing worse is known."""
+    for waiting, service in services.items():
+        need = gates.held_by(waiting)
+        if need is not None and error.service in (service, None):
+            other, condition = services[need[0]], need[1]
+            what = f"service {service!r} was not started in time: service {other!r}, which it depends on, was not {condition}"
+            return ProvisionTimeoutError(what, service=other, hint=f"give {other!r} more time, or correct the dependency")
+    return None
+
+
+def _of_service(error: ProvisionError, name: str, notes: Notes) -> ProvisionError:
     """Name the service where the cluster named the BatchSandbox: it refused one of its pods."""
     found = re.search(rf"\b{re.escape(name)}-(\d+)\b", error.message)
-    place = notes.place(int(found[1]) if found else wave.indices[0])
+    place = notes.place(int(found[1]) if found else 0)
     service = place[1] if place else notes.part[0]
     message = error.message.replace(f"service {name!r}", f"service {service!r}", 1)
     return type(error)(message, service=service, hint=error.hint)
 
 
-def _aliases(job: Job, notes: Notes, ready: Mapping[int, PodState]) -> Iterator[Object]:
-    """Build the further names of services, now that their pods have addresses."""
-    places = _places(job.connection, notes, job.namespace)
-    for index, state in ready.items():
-        place = notes.place(index)
-        if place is not None and state.ip:
-            found = alias_slice(job.spec, place[1], places[place[0]], state.ip)
-            if found is not None:
-                yield found
+class _Aliases:
+    """The further names of services: each is there before what depends on its service starts."""
+
+    def __init__(self, job: Job, cluster: Cluster, watch: PodWatch, notes: Notes, owner: Object) -> None:
+        self._spec = job.spec
+        self._cluster = cluster
+        self._watch = watch
+        self._owner = owner
+        self._places = _places(job.connection, notes, job.namespace)
+        self._gates: dict[str, asyncio.Lock] = {}
+        self._made: set[str] = set()
+
+    async def of(self, pod: str, place: tuple[int, str]) -> None:
+        """Make those of a pod, which has its address. Idempotent."""
+        async with self._gates.setdefault(pod, asyncio.Lock()):
+            state = self._watch.get(pod)
+            if pod in self._made or state is None or not state.ip:
+                return
+            made = alias_slice(self._spec, place[1], self._places[place[0]], state.ip)
+            if made is not None:
+                await self._cluster.create(owned([made], self._owner)[0])
+            self._made.add(pod)
 
 
 def _done(job: Job) -> Any:

@@ -45,6 +45,7 @@ _OF_THE_TEMPLATE = {
     "ports": "every port of a pod can be reached; none is published",
     "build": "nothing is built for a pod that runs",
 }
+_FROM_IMAGE = "make that service from its image"
 _NOTHING_LOST = ("pull_policy", "ports", "labels")
 
 
@@ -64,6 +65,7 @@ def check(spec: EnvironmentSpec, config: OpenSandboxConfig) -> tuple[ReportEntry
     made = _without(spec, pooled)
     if made is not None:
         entries += objects.check(made, cilium=config.cilium)
+        entries += _on_pooled(made, pooled)
     for name in spec.services:
         if name in pooled:
             entries += _Pooled(name, spec.services[name]).entries()
@@ -80,11 +82,20 @@ def _without(spec: EnvironmentSpec, pooled: set[str]) -> EnvironmentSpec | None:
     left = {name: service for name, service in spec.services.items() if name not in pooled}
     if not left:
         return None
-    for name, service in left.items():
-        kept = {other: dependency for other, dependency in service.depends_on.items() if other not in pooled}
-        left[name] = service.model_copy(update={"depends_on": kept})
     default = spec.default if spec.default in left else None
     return spec.model_copy(update={"services": left, "default": default})
+
+
+def _on_pooled(made: EnvironmentSpec, pooled: set[str]) -> Iterator[ReportEntry]:
+    """Say what becomes of services from images that depend on services from pools."""
+    for name, service in made.services.items():
+        key = f"services.{name}.depends_on"
+        for other, dependency in service.depends_on.items():
+            if other in pooled and dependency.condition == "completed":
+                raise CapabilityError(f"{key}.{other}: nothing waits for the end of a service from a pool", hint=_FROM_IMAGE)
+            if other in pooled:
+                reason = f"it may start before {other!r} is {dependency.condition}, which is had from a pool at the same time"
+                yield ReportEntry(loss=Loss.APPROX, key=f"{key}.{other}", reason=reason, service=name)
 
 
 def _refuse_tasks(spec: EnvironmentSpec, pooled: set[str]) -> None:
@@ -113,6 +124,7 @@ class _Pooled:
         yield from self._of_the_template()
         yield from self._network()
         yield from self._command()
+        yield from self._dependencies()
 
     def _entry(self, loss: Loss, key: str, reason: str) -> ReportEntry:
         return ReportEntry(loss=loss, key=f"services.{self._name}.{key}", reason=reason, service=self._name)
@@ -153,3 +165,12 @@ class _Pooled:
         else:
             reason = "runs as a task beside the pod's own command, without the image's entrypoint, and is not started again"
             yield self._entry(Loss.APPROX, "command", reason)
+
+    def _dependencies(self) -> Iterator[ReportEntry]:
+        if not self._service.depends_on:
+            return
+        if is_idle(self._service):
+            yield self._entry(Loss.NOOP, "depends_on", "its pod runs already, and nothing is started in it")
+        else:
+            others = ", ".join(f"{other!r} is {need.condition}" for other, need in self._service.depends_on.items())
+            yield self._entry(Loss.APPROX, "depends_on", f"its pod runs already, and its command may start before {others}")

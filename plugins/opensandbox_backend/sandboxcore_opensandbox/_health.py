@@ -34,7 +34,7 @@ async def until_unhealthy(watch: PodWatch, spec: EnvironmentSpec, services: Mapp
     while True:
         for name, (service, check) in checked.items():
             state = watch.get(name)
-            if state is None or state.ready:
+            if state is None or state.ready or state.main is None or state.main.state == "waiting":
                 continue
             begun = since.setdefault(name, time.monotonic())
             events = watch.events_of(state)

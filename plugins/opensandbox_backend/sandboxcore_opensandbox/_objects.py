@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from sandboxcore_kubernetes.gates import GATE
 from sandboxcore_kubernetes.guest_mount import GUEST_PATH, guest_mount
 from sandboxcore_kubernetes.objects import Placement, pod_template, service_objects, shared_objects
 
@@ -38,9 +39,15 @@ def placement(
     )
 
 
-def pod(spec: EnvironmentSpec, service: str, place: Placement, config: OpenSandboxConfig) -> Object:
-    """Build a service's pod as its template is."""
+def pod(spec: EnvironmentSpec, service: str, place: Placement, config: OpenSandboxConfig, *, held_back: bool = False) -> Object:
+    """Build a service's pod as its template is.
+
+    Args:
+        held_back: Whether it has a gate, since it waits for others.
+    """
     made = pod_template(spec, service, place)
+    if held_back:
+        made["spec"]["schedulingGates"] = [{"name": GATE}]
     return strategic_merge(made, config.pod_patch) if config.pod_patch else made
 
 

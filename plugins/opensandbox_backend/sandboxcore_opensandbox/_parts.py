@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 __all__ = (
     "Group",
     "Pods",
-    "Stage",
     "batch_sandbox",
+    "dependencies",
     "divide",
     "note_bytes",
     "ordered_services",
@@ -34,7 +34,6 @@ __all__ = (
     "pool_of",
     "services_by_pool",
     "size",
-    "stages",
     "template_pods",
 )
 
@@ -47,14 +46,6 @@ class Pods:
 
     template: Object
     patches: tuple[Object, ...] = field(default=())
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Stage:
-    """Pods of a part that may start once those of earlier stages are ready; ``upto`` is how many pods there are then."""
-
-    upto: int
-    indices: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,7 +89,7 @@ def services_by_pool(spec: EnvironmentSpec, config: OpenSandboxConfig) -> dict[s
 
 def divide(spec: EnvironmentSpec, config: OpenSandboxConfig, pools: Mapping[str, PoolFit]) -> tuple[Group, ...]:
     """Group the services into objects: by pool, and apart if they run commands there; each in an order to start them in."""
-    groups: dict[tuple[str, bool], list[str]] = {}
+    groups: dict[tuple[str, bool, float | None], list[str]] = {}
     for wave in spec.start_order():
         for service in wave:
             pool = pool_of(spec, service, config)
@@ -112,14 +103,16 @@ def part_name(batch: str, position: int) -> str:
     return batch if position == 0 else f"{batch}-{position + 1}"
 
 
-def stages(spec: EnvironmentSpec, part: Sequence[str], environments: int) -> tuple[Stage, ...]:
-    """Order the pods of a part by what their services depend on."""
-    waves = [sum(name in part for name in wave) * environments for wave in spec.start_order()]
-    found, begun = [], 0
-    for pods in filter(None, waves):
-        found.append(Stage(upto=begun + pods, indices=tuple(range(begun, begun + pods))))
-        begun += pods
-    return tuple(found)
+def dependencies(spec: EnvironmentSpec, part: Sequence[str], environments: int) -> dict[int, dict[int, str]]:
+    """List the pods of a part that wait for others of it: by their index, which others, and what must be true of each."""
+    found: dict[int, dict[int, str]] = {}
+    for position, service in enumerate(part):
+        needs = {part.index(other): need.condition for other, need in spec.services[service].depends_on.items() if other in part}
+        for environment in range(environments if needs else 0):
+            found[position * environments + environment] = {
+                other * environments + environment: condition for other, condition in needs.items()
+            }
+    return found
 
 
 def template_pods(pods: Sequence[Object]) -> Pods:

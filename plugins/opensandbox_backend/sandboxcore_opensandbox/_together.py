@@ -23,16 +23,16 @@ async def together(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         raise
 
 
-async def first_of(work: Coroutine[Any, Any, T], watcher: Coroutine[Any, Any, Any]) -> T:
-    """Await the work while a watcher looks on: when the watcher fails, the work is cancelled and the failure comes out."""
-    doing, looking = asyncio.ensure_future(work), asyncio.ensure_future(watcher)
+async def first_of(work: Coroutine[Any, Any, T], *watchers: Coroutine[Any, Any, Any]) -> T:
+    """Await the work while watchers look on: when one of them fails, the work is cancelled and the failure comes out."""
+    doing, looking = asyncio.ensure_future(work), [asyncio.ensure_future(watcher) for watcher in watchers]
     try:
-        await asyncio.wait((doing, looking), return_when=asyncio.FIRST_COMPLETED)
-        if doing.done():
-            return doing.result()
-        looking.result()
+        await asyncio.wait((doing, *looking), return_when=asyncio.FIRST_COMPLETED)
+        for watcher in looking:
+            if watcher.done() and not doing.done():
+                watcher.result()
         return await doing
     finally:
-        for task in (doing, looking):
+        for task in (doing, *looking):
             task.cancel()
-        await asyncio.gather(doing, looking, return_exceptions=True)
+        await asyncio.gather(doing, *looking, return_exceptions=True)
