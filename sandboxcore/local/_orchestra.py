@@ -107,7 +107,10 @@ class Orchestra:
             if self._check(name) is not None:
                 await self._until_healthy(running, guest.executor)
             elif launch.argv:
-                await _settle(running)
+                # The chance to fail at once.
+                await asyncio.wait({running.death}, timeout=SETTLE)
+            if launch.argv:
+                await _runs(running)
         finally:
             await guest.aclose()
         if not running.death.done():
@@ -122,7 +125,7 @@ class Orchestra:
         self._tell("service.waiting", running.name, reason="to be healthy")
         check = self._check(running.name)
         problem = await wait_healthy(check, executor) if check else None
-        if problem is not None and not running.death.done():
+        if problem is not None and not await _ended(running):
             raise failed(running.name, f"is unhealthy: {problem}", running.folder)
 
     def _after_death(self, running: Running) -> None:
@@ -164,14 +167,20 @@ async def _answers(guest: Guest, running: Running) -> bool:
     except SandboxError:
         # The guest may be gone some moments before the sandbox's own process is.
         await asyncio.wait({running.death}, timeout=1.0)
-        if running.death.done():
+        if await _ended(running):
             return False
         raise
     return True
 
 
-async def _settle(running: Running) -> None:
-    """Give a command the chance to fail at once."""
-    await asyncio.wait({running.death}, timeout=SETTLE)
-    while not running.death.done() and running.status().state == "waiting":
+async def _runs(running: Running) -> None:
+    """Wait until the command was started, or until the sandbox has ended with it."""
+    while not await _ended(running) and running.status().state == "waiting":
         await asyncio.wait({running.death}, timeout=0.02)
+
+
+async def _ended(running: Running) -> bool:
+    """Tell whether the sandbox has ended. Where its command has, or never began, that is near, and waited for."""
+    if running.status().state in ("ended", "failed"):
+        await asyncio.wait({running.death})
+    return running.death.done()

@@ -29,7 +29,7 @@ _LOG_FILES = ("log", "log.old", "status", "errors")
 class Running:
     """A service whose sandbox has been started."""
 
-    def __init__(self, name: str, folder: Path, process: Process, pidfd: int, user: str | None = None) -> None:
+    def __init__(self, name: str, folder: Path, process: Process, pidfd: int | None, user: str | None = None) -> None:
         self.name = name
         self.user = user
         self.folder = folder
@@ -38,19 +38,22 @@ class Running:
         self._loop = asyncio.get_running_loop()
         #: Done when the sandbox has ended.
         self.death: asyncio.Future[None] = self._loop.create_future()
-        self._loop.add_reader(pidfd, self._died)
+        if pidfd is None:
+            self.death.set_result(None)
+        else:
+            self._loop.add_reader(pidfd, self._died, pidfd)
 
-    def _died(self) -> None:
-        self._loop.remove_reader(self._pidfd)
+    def _died(self, pidfd: int) -> None:
+        self._loop.remove_reader(pidfd)
         if not self.death.done():
             self.death.set_result(None)
 
     def close(self) -> None:
         """Stop watching. Idempotent; the sandbox goes on."""
-        if self._pidfd >= 0:
+        if self._pidfd is not None:
             self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
-            self._pidfd = -1
+            self._pidfd = None
 
     def status(self) -> CommandStatus:
         """Tell how far the service's command is."""
@@ -73,7 +76,7 @@ def failed(name: str, what: str, folder: Path, hint: str | None = None) -> Servi
 async def start_service(
     name: str, launch: Launch, folder: Path, holder: Process, *, mapping: IdMapping, programs: Programs
 ) -> Running:
-    """Start a service's sandbox and wait until its guest runs.
+    """Start a service's sandbox and wait until its guest runs. By now it may have ended, with its command.
 
     Raises:
         ProvisionError: The sandbox could not be made.
@@ -89,28 +92,24 @@ async def start_service(
             raise _not_started(name, folder)
         (folder / "process").write_text(f"{process.pid} {process.started}")
         fds.close_ready_end()
-        pidfd = process.open()
+        pidfd = process.open()  # None where it has ended already: commands can be short, and a client busy
         with contextlib.ExitStack() as unless_it_runs:
             if pidfd is not None:
                 unless_it_runs.callback(os.close, pidfd)
-            if pidfd is None or not await _guest_runs(fds.ready, pidfd):
-                raise _not_started(name, folder) if read_status(folder).state == "waiting" else _ended_at_once(name, folder)
+            if not await _guest_runs(fds.ready, pidfd):
+                raise _not_started(name, folder)
             unless_it_runs.pop_all()
     return Running(name, folder, process, pidfd, launch.user)
 
 
-async def _guest_runs(ready: int, pidfd: int) -> bool:
+async def _guest_runs(ready: int, pidfd: int | None) -> bool:
     """Wait for the last word of the launcher before it becomes the guest, or for its end."""
     os.set_blocking(ready, False)
-    await readable(ready, pidfd)
+    if pidfd is not None:
+        await readable(ready, pidfd)
     with contextlib.suppress(BlockingIOError):
         return os.read(ready, 1) == b"R"
     return False
-
-
-def _ended_at_once(name: str, folder: Path) -> ServiceFailedError:
-    status = read_status(folder)
-    return failed(name, f"ended at once: {status.reason or f'exit code {status.exit_code}'}", folder)
 
 
 def own_directory(path: Path, mapping: IdMapping) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import io
@@ -10,6 +11,7 @@ import re
 import shutil
 import subprocess
 import tarfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,13 @@ class Backend:
 
     async def logs(self, made: Made, service: str = "default", **options: Any) -> bytes:
         return b"".join([data async for data in self.discoverer.logs(made.sandbox(service), **options)])
+
+    async def assert_log(self, made: Made, wanted: bytes, service: str = "default") -> None:
+        """Wait until a service's command has written as much as is wanted; ready is one that has only begun."""
+        deadline = time.monotonic() + 30
+        while len(data := await self.logs(made, service)) < len(wanted) and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        assert data == wanted
 
     async def close(self) -> None:
         for made in self._made:

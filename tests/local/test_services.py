@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sandboxcore.errors import ProvisionTimeoutError, SandboxUnavailableError, ServiceFailedError
+from sandboxcore.local import _service
+from sandboxcore.local._launch import Done, Process, run
+from sandboxcore.local._service import Running
 from sandboxcore.spec import Dependency, EnvironmentSpec, Healthcheck, RestartPolicy, ServiceSpec, VolumeMount, VolumeSpec
 
 from .conftest import Backend, processes_below
 
 DATA = (VolumeMount(source="data", target="/data"),)
+#: For services that are to end before they are ready, however long they take to.
+NEVER = Healthcheck(test=("CMD", "false"))
 
 
 def shell(line: str, **service: object) -> ServiceSpec:
@@ -35,7 +43,7 @@ async def test_names_can_be_anything(backend: Backend) -> None:
 async def test_a_crash_names_its_exit_code_and_last_lines(backend: Backend) -> None:
     line = "for i in $(seq 30); do echo line $i; done; echo why >&2; exit 3"
     with pytest.raises(ServiceFailedError) as caught:
-        await backend.make(EnvironmentSpec(services={"default": ServiceSpec(), "bad": shell(line)}))
+        await backend.make(EnvironmentSpec(services={"default": ServiceSpec(), "bad": shell(line, healthcheck=NEVER)}))
     message = str(caught.value)
     assert caught.value.service == "bad"
     assert "'bad'" in message.splitlines()[0]
@@ -48,7 +56,8 @@ async def test_a_crash_names_its_exit_code_and_last_lines(backend: Backend) -> N
 async def test_a_crash_later_on_is_told_to_who_still_wants_to_run_something(backend: Backend) -> None:
     made = await backend.make(command=("sh", "-c", "until test -e /tmp/go; do sleep 0.02; done; echo why >&2; exit 3"))
     running = asyncio.ensure_future(made.output("sleep", "300"))
-    await made.output("touch", "/tmp/go")
+    with contextlib.suppress(SandboxUnavailableError):  # the end that it brings about may come before its own
+        await made.output("touch", "/tmp/go")
     with pytest.raises(SandboxUnavailableError, match=r"service 'default' ended: exit code 3; its last output:\nwhy"):
         await running
     with pytest.raises(SandboxUnavailableError, match=r"service 'default' ended: exit code 3; its last output:\nwhy"):
@@ -63,8 +72,49 @@ async def test_a_command_that_can_not_start_is_a_failure(backend: Backend) -> No
 
 async def test_a_default_service_that_ends_well_is_a_failure_with_a_hint(backend: Backend) -> None:
     with pytest.raises(ServiceFailedError, match="exit code 0") as caught:
-        await backend.make(command=("true",))
+        await backend.make(command=("true",), healthcheck=NEVER)
     assert "sleep" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(("command", "words"), [("/no/such/program", "could not start its command"), ("false", "exit code 1")])
+@pytest.mark.parametrize("check", [None, Healthcheck(test=("CMD", "false"), interval=0.05, retries=1)])
+async def test_a_command_that_is_over_before_its_sandbox_is_one_that_failed(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch, command: str, words: str, check: Healthcheck | None
+) -> None:
+    died = Running._died
+
+    def late(running: Running, pidfd: int) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(pidfd)
+        loop.call_later(2.0, died, running, pidfd)
+
+    monkeypatch.setattr(Running, "_died", late)
+    with pytest.raises(ServiceFailedError, match=words):
+        await backend.make(command=(command,), healthcheck=check)
+
+
+async def test_a_sandbox_that_is_gone_before_it_is_looked_for_counts_as_it_ended(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = True
+
+    async def run_slowly(*arguments: Any, **options: Any) -> Done:
+        nonlocal slow
+        done = await run(*arguments, **options)
+        process = Process.parse(done.stdout)
+        while slow and process and Path(f"/proc/{process.pid}").exists():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        slow = False
+        return done
+
+    monkeypatch.setattr(_service, "run", run_slowly)
+    needed = {"job": Dependency(condition="completed")}
+    services = {"default": ServiceSpec(depends_on=needed), "job": ServiceSpec(command=("true",))}
+    made = await backend.make(EnvironmentSpec(services=services))
+    assert {sandbox.service: sandbox.state for sandbox in made.ref.sandboxes} == {"default": "ready", "job": "completed"}
+    slow = True
+    with pytest.raises(ServiceFailedError, match="could not start its command"):
+        await backend.make(command=("/no/such/program",))
 
 
 async def test_one_shots_complete_in_order(backend: Backend) -> None:
@@ -81,7 +131,7 @@ async def test_one_shots_complete_in_order(backend: Backend) -> None:
         volumes={"data": VolumeSpec()},
     )
     made = await backend.make(spec)
-    assert await backend.logs(made) == b"a\nb\n"
+    await backend.assert_log(made, b"a\nb\n")
     states = {sandbox.service: sandbox.state for sandbox in (await backend.all())[0].sandboxes}
     assert states == {"default": "ready", "first": "completed", "second": "completed"}
 
@@ -98,7 +148,7 @@ async def test_a_service_waits_until_another_is_healthy(backend: Backend) -> Non
     began = time.monotonic()
     made = await backend.make(spec)
     assert time.monotonic() - began < 10
-    assert await backend.logs(made) == b"up\n"
+    await backend.assert_log(made, b"up\n")
 
 
 async def test_unhealthy_fails_when_it_is_certain(backend: Backend) -> None:
@@ -114,9 +164,8 @@ async def test_a_hanging_healthcheck_is_a_failed_one(backend: Backend) -> None:
 
 
 async def test_ending_well_before_being_healthy_is_a_failure(backend: Backend) -> None:
-    check = Healthcheck(test=("CMD", "false"))
     with pytest.raises(ServiceFailedError, match="before it was healthy"):
-        await backend.make(EnvironmentSpec(services={"default": ServiceSpec(), "job": shell("sleep 0.3", healthcheck=check)}))
+        await backend.make(EnvironmentSpec(services={"default": ServiceSpec(), "job": shell("sleep 0.3", healthcheck=NEVER)}))
 
 
 async def test_restarts_follow_the_policy(backend: Backend) -> None:
@@ -137,22 +186,27 @@ async def test_restarts_follow_the_policy(backend: Backend) -> None:
 
 
 async def test_a_service_that_dies_later_is_seen(backend: Backend) -> None:
-    made = await backend.make(EnvironmentSpec(services={"default": ServiceSpec(), "late": shell("sleep 0.5; exit 4")}))
+    late = shell("until test -e /data/go; do sleep 0.02; done; exit 4", volumes=DATA)
+    services = {"default": ServiceSpec(volumes=DATA), "late": late}
+    made = await backend.make(EnvironmentSpec(services=services, volumes={"data": VolumeSpec()}))
+    await made.output("touch", "/data/go")
     data = [chunk async for chunk in backend.discoverer.logs(made.sandbox("late"), follow=True)]
     assert data == []
     assert (await backend.all())[0].sandboxes[1].state == "failed"
 
 
 async def test_the_time_limit_names_what_is_missing(backend: Backend) -> None:
-    check = Healthcheck(test=("CMD", "false"), interval=30)
+    began = time.monotonic()
+    one = await backend.make()
+    took = time.monotonic() - began
     with pytest.raises(ProvisionTimeoutError, match="'default' to be healthy"):
-        await backend.make(healthcheck=check, timeout=0.8)
-    assert await backend.all() == []
+        await backend.make(healthcheck=NEVER, timeout=1 + 5 * took)
+    assert [found.environment_id for found in await backend.all()] == [one.ref.environment_id]
 
 
 async def test_cancelling_leaves_nothing(backend: Backend) -> None:
     for delay in (0.0, 0.01, 0.03, 0.06, 0.1, 0.3):
-        task = asyncio.ensure_future(backend.make(healthcheck=Healthcheck(test=("CMD", "false"))))
+        task = asyncio.ensure_future(backend.make(healthcheck=NEVER))
         await asyncio.sleep(delay)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -162,7 +216,7 @@ async def test_cancelling_leaves_nothing(backend: Backend) -> None:
 
 async def test_logs_have_both_streams_a_tail_and_an_end(backend: Backend) -> None:
     made = await backend.make(command=("sh", "-c", "echo out; echo err >&2; printf '\\377 no newline'; sleep 1000"))
-    assert await backend.logs(made) == b"out\nerr\n\xff no newline"
+    await backend.assert_log(made, b"out\nerr\n\xff no newline")
     assert await backend.logs(made, tail=1) == b"\xff no newline"
     assert await backend.logs(made, tail=0) == b""
 
@@ -208,5 +262,5 @@ async def test_tty_and_stdin_open_reach_the_command(backend: Backend) -> None:
         }
     )
     made = await backend.make(spec)
-    assert (await backend.logs(made, "tty")).strip() == b"terminal"
+    await backend.assert_log(made, b"terminal\r\n", "tty")
     assert made.sandbox("open").state == "ready"
