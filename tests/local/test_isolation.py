@@ -110,6 +110,7 @@ async def test_siblings_reach_each_other_by_name_and_strangers_do_not(backend: B
         networks={"one": NetworkSpec(), "two": NetworkSpec()},
     )
     made = await backend.make(spec)
+    await backend.assert_log(made, b"up\n", "target_env")
     ask = "import socket,sys;print(socket.create_connection((sys.argv[1],8000),5).recv(9).decode())"
     for name in ("target_env", "victim", "alias", "web.local"):
         assert await made.output("python3", "-c", ask, name) == "hello"

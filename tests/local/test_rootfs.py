@@ -30,7 +30,7 @@ def with_image(make_backend: MakeBackend, image: Path) -> Backend:
 
 async def test_an_image_runs_as_it_says(with_image: Backend) -> None:
     made = await with_image.make(image="test:1")
-    assert await with_image.logs(made) == b"from the image\n"
+    await with_image.assert_log(made, b"from the image\n")
     assert await made.output("sh", "-c", "pwd; echo $FROM_IMAGE $PATH") == "/var/data\nyes /bin"
     assert await made.output("cat", "/etc/original") == "as it came"
     assert not (await made.run("ls", "/usr/bin")).ok
@@ -38,7 +38,7 @@ async def test_an_image_runs_as_it_says(with_image: Backend) -> None:
 
 async def test_the_spec_overrides_the_image_by_the_rules_of_oci(with_image: Backend) -> None:
     only_command = await with_image.make(image="test:1", command=("echo mine; sleep 1000",))
-    assert await with_image.logs(only_command) == b"mine\n"
+    await with_image.assert_log(only_command, b"mine\n")
     entrypoint = await with_image.make(
         image="test:1", entrypoint=("sleep", "1000"), env={"FROM_IMAGE": "no"}, working_dir="/made/here"
     )
