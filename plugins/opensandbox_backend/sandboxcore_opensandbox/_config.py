@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from sandboxcore_kubernetes.config import ClusterConfig
 
-__all__ = ("EnvironmentOptions", "OpenSandboxConfig", "ServiceOptions", "capabilities_under")
+if TYPE_CHECKING:
+    from sandboxcore.spec import ServiceSpec
+
+__all__ = ("EnvironmentOptions", "OpenSandboxConfig", "ServiceOptions", "capabilities_under", "task_timeout")
 
 _EVERYWHERE = frozenset({"stdin", "pty", "user", "files"})
 _ON_PODS = _EVERYWHERE | {"multi_service", "siblings", "batch", "ports"}
@@ -103,3 +106,8 @@ class ServiceOptions(BaseModel):
     task: bool | None = None
     #: Seconds that the task may take; None: as long as it likes.
     task_timeout: Seconds | None = None
+
+
+def task_timeout(service: ServiceSpec) -> float | None:
+    """Tell how many seconds a service's task may take; None: as long as it likes."""
+    return ServiceOptions.model_validate(service.options.get("opensandbox", {})).task_timeout

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sandboxcore._validation import validated
 from sandboxcore_kubernetes.naming import CREATED
 
-from ._config import EnvironmentOptions, ServiceOptions
+from ._config import EnvironmentOptions, ServiceOptions, task_timeout
 from ._names import API_VERSION
 from ._notes import Notes, expire_time, labels, note_annotations
 from ._pool_fit import PoolFit, is_idle
@@ -94,8 +94,10 @@ def divide(spec: EnvironmentSpec, config: OpenSandboxConfig, pools: Mapping[str,
         for service in wave:
             pool = pool_of(spec, service, config)
             tasks = bool(pool) and not is_idle(spec.services[service], pools[pool])
-            groups.setdefault((pool, tasks), []).append(service)
-    return tuple(Group(pool=pool, tasks=tasks, services=tuple(names)) for (pool, tasks), names in groups.items())
+            # The tasks of one object have one timeout.
+            timeout = task_timeout(spec.services[service]) if tasks else None
+            groups.setdefault((pool, tasks, timeout), []).append(service)
+    return tuple(Group(pool=pool, tasks=tasks, services=tuple(names)) for (pool, tasks, _), names in groups.items())
 
 
 def part_name(batch: str, position: int) -> str:

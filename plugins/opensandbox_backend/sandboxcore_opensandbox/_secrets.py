@@ -1,4 +1,8 @@
-"""The environments of services that come from pools: in a Secret that its BatchSandbox owns, and nowhere else."""
+"""The environments of services that come from pools: in a Secret that its BatchSandbox owns.
+
+That of a service whose command runs as a task is in the BatchSandbox, too, for all to see who may read that: the controller hands
+a task on as it is written there, and its task-executor hears plain values only.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Commands of services in pods that run already: OpenSandbox's tasks.
 
-Source: ``TaskTemplate`` in kubernetes/apis/sandbox/v1alpha1/batchsandbox_types.go; an entry of ``shardTaskPatches`` is merged
-into the template of its index, and takes the place of whole lists.
+Source: ``TaskTemplate`` in kubernetes/apis/sandbox/v1alpha1/batchsandbox_types.go. An entry of ``shardTaskPatches`` is merged
+into the template and takes the place of whole lists, but what it leaves out shows through from there. ``timeoutSeconds`` is the
+template's for all (``getTaskSpec`` of the controller), so ``divide`` puts only services of one ``task_timeout`` together.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sandboxcore.errors import ProvisionTimeoutError, ServiceFailedError
 
-from ._config import ServiceOptions
+from ._config import task_timeout
 from ._notes import Notes
 from ._pool_fit import service_argv
 
@@ -41,14 +42,12 @@ def task_spec(spec: EnvironmentSpec, notes: Notes, environments: int) -> dict[st
 
 def _task(spec: EnvironmentSpec, name: str) -> dict[str, Any]:
     service = spec.services[name]
-    options = ServiceOptions.model_validate(service.options.get("opensandbox", {}))
     env = [{"name": key, "value": value} for key, value in service.env.items()]
-    process: dict[str, Any] = {"command": list(service_argv(service)), "env": env}
-    if service.working_dir:
-        process["workingDir"] = service.working_dir
+    process = {"command": list(service_argv(service)), "env": env, "workingDir": service.working_dir or ""}
     made: dict[str, Any] = {"spec": {"process": process}}
-    if options.task_timeout is not None:
-        made["spec"]["timeoutSeconds"] = max(1, int(options.task_timeout))
+    timeout = task_timeout(service)
+    if timeout is not None:
+        made["spec"]["timeoutSeconds"] = max(1, int(timeout))
     return made
 
 

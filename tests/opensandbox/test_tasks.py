@@ -1,0 +1,91 @@
+"""Commands of services that run as tasks in pods of a pool: each with what is its own, and what became of them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from sandboxcore_kubernetes import Cluster
+from sandboxcore_opensandbox._config import OpenSandboxConfig
+from sandboxcore_opensandbox._parts import divide
+from sandboxcore_opensandbox._pool_fit import PoolFit
+
+from sandboxcore import Session
+from sandboxcore.environment import Environment
+from sandboxcore.spec import EnvironmentSpec
+from tests.opensandbox import places
+from tests.opensandbox.kit import IMAGES
+
+KIND = "sandbox.opensandbox.io/v1alpha1/BatchSandbox"
+
+
+@pytest.fixture(scope="module")
+def tasks(crd: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Make a pool whose pods run tasks."""
+    places.make_pool(crd["namespace"], "tasks-of-all-kinds", buffer=2, maximum=4, task_executor=IMAGES["task-executor"])
+    return {**crd, "pool": "tasks-of-all-kinds"}
+
+
+@pytest_asyncio.fixture
+async def tasked(tasks: Mapping[str, Any]) -> AsyncIterator[Session]:
+    """Open a session on that pool; at its end nothing of its run may be left."""
+    async with Session("opensandbox", config=dict(tasks)) as opened:
+        yield opened
+    assert places.left_over(tasks["namespace"], opened.run_id) == []
+
+
+def shell(line: str, **more: Any) -> dict[str, Any]:
+    return {"entrypoint": ["sh", "-c", line], **more}
+
+
+async def logs(environment: Environment, service: str) -> bytes:
+    return b"".join([data async for data in environment.logs(service)])
+
+
+async def until_it_says(environment: Environment, service: str, wanted: bytes) -> bytes:
+    deadline = time.monotonic() + 60
+    while wanted not in (said := await logs(environment, service)):
+        assert time.monotonic() < deadline, said
+        await asyncio.sleep(0.1)
+    return said
+
+
+async def test_a_task_has_nothing_of_its_sibling(tasked: Session) -> None:
+    """The first one is the template of both, and what it has must not show through."""
+    line = "echo at $PWD with $ONLY.; exec sleep 300"
+    services = {"a": shell(line, working_dir="/srv/a", env={"ONLY": "a"}), "b": shell(line)}
+    async with tasked.environment({"services": services}) as environment:
+        assert await until_it_says(environment, "a", b"at ") == b"at /srv/a with a.\n"
+        own = (await environment["b"].exec(["pwd"])).text().strip()
+        assert await until_it_says(environment, "b", b"at ") == f"at {own} with .\n".encode()
+
+
+async def test_a_task_has_not_its_siblings_timeout(tasked: Session, cluster: Cluster) -> None:
+    """The controller has one for all tasks of an object."""
+    limited = shell("exec sleep 300", options={"opensandbox": {"task_timeout": 200}})
+    async with tasked.environment({"services": {"a": limited, "b": shell("exec sleep 300")}}):
+        found = (await cluster.list(KIND, label_selector=f"sandboxcore.dev/run-id={tasked.run_id}"))["items"]
+        assert {obj["spec"]["taskTemplate"]["spec"].get("timeoutSeconds") for obj in found} == {200, None}
+        assert all("timeoutSeconds" not in str(obj["spec"].get("shardTaskPatches")) for obj in found)
+
+
+@pytest.mark.tier("none")
+def test_services_whose_tasks_have_other_timeouts_are_apart() -> None:
+    limits = {"a": 5, "b": None, "c": 5, "d": 6}
+    services = {
+        name: {"command": ["serve"], "options": {"opensandbox": {"task_timeout": limit} if limit else {}}}
+        for name, limit in limits.items()
+    }
+    spec = EnvironmentSpec.model_validate({"services": services | {"idle": {}}})
+    pools = {"p": PoolFit(name="p", image="i", container="sandbox", tasks=True)}
+    found = divide(spec, OpenSandboxConfig(pool="p"), pools)
+    assert [(group.tasks, group.services) for group in found] == [
+        (True, ("a", "c")),
+        (True, ("b",)),
+        (True, ("d",)),
+        (False, ("idle",)),
+    ]
