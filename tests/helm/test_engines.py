@@ -17,6 +17,7 @@ import pytest
 from sandboxcore import EnvironmentSpec, Session
 from sandboxcore.errors import SpecError, UsageError
 from sandboxcore.values import Event
+from tests.images import reference
 
 from .charts import BARE_POD, DEPLOYMENT, STATEFUL, config_map, pod, write_chart
 from .conftest import KINDS, Place
@@ -178,6 +179,54 @@ async def test_values_that_differ_share_one_rendering(place: Place, own: Own, tm
             assert json.loads(place.helm(3, "get", "values", release, "-o", "json"))["sample"] == text
     assert sum(engine == "render-once" for engine, _ in _engines(events)) >= 3
     assert place.objects() == set()
+
+
+async def test_values_that_differ_decide_as_helm_has_them_decide(place: Place, busybox: EnvironmentSpec) -> None:
+    """One that a template of the values asks for is rendered, whatever the other releases have there; the others are put in."""
+    resource = """\
+{{ if eq .Values.sampleMetadataDifficulty "hard" }}
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: "{{ .Release.Name }}-hard"}
+data: {id: {{ .Values.sampleMetadataId | quote }}}
+{{ end }}
+"""
+    service = {"image": reference("busybox"), "command": ["sleep", "infinity"], "imagePullPolicy": "Never"}
+    events: list[Event] = []
+    async with place.session(on_event=events.append) as session:
+        specs = []
+        for index, difficulty in enumerate(["easy", "hard", "hard", "easy", "", "", "hard"]):
+            differing = {"sampleMetadataDifficulty": difficulty, "sampleMetadataId": f"id {index}", "labels": {"a": str(index)}}
+            values = {"services": {"default": service}, "additionalResources": [resource]}
+            specs.append(busybox.model_copy(update={"options": {"helm": {"values": values, "per_release": differing}}}))
+        async for outcome in session.provision_many(specs):
+            assert outcome.environment is not None, outcome.error
+            release, spec = outcome.environment.ref.data["release"], specs[outcome.index]
+            made = f"configmap/{release}-hard"
+            assert (made in place.objects()) is (spec.options["helm"]["per_release"]["sampleMetadataDifficulty"] == "hard")
+            if made in place.objects():
+                assert place.get(made)["data"] == {"id": f"id {outcome.index}"}
+            [pod_name] = [name for name in place.objects("pods") if release in name]
+            assert place.get(pod_name)["metadata"]["labels"]["a"] == str(outcome.index)
+    engines = _engines(events)
+    assert sum(engine == "render-once" for engine, _ in engines) >= 3, engines
+    told = {reason.partition(";")[0] for _, reason in engines}
+    assert told == {"values:1: does more with sampleMetadataDifficulty than write it", "a value that differs is empty"}
+    assert place.objects() == set()
+
+
+async def test_the_name_of_a_task_and_the_id_of_a_sample_share_one_rendering(place: Place, busybox: EnvironmentSpec) -> None:
+    """Labels of the built-in chart take only some texts, markers as well."""
+    events: list[Event] = []
+    async with place.session(on_event=events.append) as session:
+        for index in range(3):
+            differing = {"annotations": {"inspectTaskName": f"task: '{index}'"}, "labels": {"inspectSampleUUID": f"u{index}"}}
+            spec = busybox.model_copy(update={"options": {"helm": {"per_release": differing}}})
+            async with session.environment(spec) as environment:
+                metadata = place.get(f"pod/{environment.default.ref.data['pod']}")["metadata"]
+                assert metadata["annotations"]["inspectTaskName"] == f"task: '{index}'"
+                assert metadata["labels"]["inspectSampleUUID"] == f"u{index}"
+    assert _engines(events) == [("render-once", "")] * 3
 
 
 @pytest.fixture

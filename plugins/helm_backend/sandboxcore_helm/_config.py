@@ -9,12 +9,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from sandboxcore_kubernetes.config import ClusterConfig
 
-__all__ = ("EnvironmentOptions", "HelmConfig")
+__all__ = ("LABEL_VALUE", "EnvironmentOptions", "HelmConfig")
 
 _LABEL_NAME = r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
-_LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
+LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
 LabelName = Annotated[str, Field(pattern=_LABEL_NAME)]
-LabelValue = Annotated[str, Field(pattern=_LABEL_VALUE)]
+LabelValue = Annotated[str, Field(pattern=LABEL_VALUE)]
 #: Labels that Helm keeps for itself on its records.
 RESERVED = frozenset(("name", "owner", "status", "version", "createdAt", "modifiedAt"))
 

@@ -159,25 +159,30 @@ class Making:
         return dataclasses.replace(self._plan, values=merge(self._plan.values, ours))
 
     async def _choose(self, chart: Chart, plan: Plan) -> tuple[Pattern | None, Plan, str]:
-        """Decide for an engine; returns the pattern to fill, the plan that it is of, and why there is none."""
+        """Decide for an engine; returns the pattern to fill, the plan that it is of, and why it is not one for all."""
         engine = self._tools.config.engine
         if engine == "helm":
             return None, plan, "the configuration says so"
-        alone = chart.built_in or engine == "render-once"
+        prover = self._tools.prover
+        unfit = prover.to_be_rendered(chart, plan)
+        # Each of many texts may be there once only, and helm makes one release in less time than it proves one.
+        alone = engine == "render-once" or (chart.built_in and not unfit)
+        reason = next(iter(unfit.values()), "")
         try:
+            open_plan = plan.fixed(unfit)
             try:
-                return await self._tools.prover.pattern(chart, plan, alone=alone), plan, ""
+                return await prover.pattern(chart, open_plan, alone=alone), open_plan, reason
             except NotProvenError as error:
-                if not error.holes or not plan.varying:
+                if not error.holes or not open_plan.varying:
                     raise
-                fixed = plan.fixed()
-                return await self._tools.prover.pattern(chart, fixed, alone=alone), fixed, ""
+                reason, fixed = error.reason, plan.fixed()
+                return await prover.pattern(chart, fixed, alone=engine == "render-once"), fixed, reason
         except NotProvenError as error:
             if engine == "render-once":
                 raise UsageError(
                     f"chart {chart.scan.name!r} can't be rendered once: {error.reason}", hint="set engine to 'auto' or 'helm'"
                 ) from None
-            return None, plan, error.reason
+            return None, plan, "; ".join(one for one in (reason, error.reason) if one)
 
     def _say(self, identity: Identity, engine: str, reason: str) -> None:
         attributes = {"release": identity.release, "engine": engine} | ({"reason": reason} if reason else {})

@@ -13,15 +13,22 @@ from collections.abc import Iterable
 __all__ = ("NAMES", "TEXTS", "new_release_name", "own_name")
 
 NAMES = ("kzqwvxjm", "a2b3c4d5", "z9y8x7w6", "wjvbkqzx", "h5n6p7r8", "9x7k3f5t")
-#: For values that differ from release to release; a number, and text that YAML must have in quotes, show up who does not quote.
-TEXTS = (
+_PLAIN = (
     "Qz7kVw3xJm9Tb",
     "4815162342108",
-    "yN k: 'Wv' \"pJ\" #4 {x} %d, \\t",
+    "yN k: 'Wv' \"pJ\" #4 {x} %d,\t\\t",
     "V3b" + "kQ8zLw5Xj-Ht_" * 6,
     "07h.Mx-2Rw",
     "Zj-x9_Kd.4vB",
 )
+_LINES = "yN k: 'Wv'\n\n---\n  \"pJ\" #4 {x}\n%d,\t\\t"
+#: For values that differ from release to release, one a name; a number, and text that YAML must have in quotes, show up who does
+#: not quote. Texts of several lines are written in other ways than those of one; where a label goes only some are taken.
+TEXTS = {
+    "plain": _PLAIN,
+    "lines": (*_PLAIN[:2], _LINES, *_PLAIN[3:]),
+    "label": (*_PLAIN[:2], "yN.k-Wv_pJ-4x", "V3b" + "kQ8zLw5Xj-Ht_" * 3, *_PLAIN[4:]),
+}
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _ALPHABET = _LETTERS + "0123456789"
 _TRIES = 200

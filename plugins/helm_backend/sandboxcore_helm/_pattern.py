@@ -9,7 +9,7 @@ from typing import Any
 
 from ._release import Hook, Release
 
-__all__ = ("NAME_SIGN", "HookPattern", "ObjectPattern", "Pattern", "hole_sign", "seal")
+__all__ = ("NAME_SIGN", "HookPattern", "ObjectPattern", "Pattern", "has_hole", "hole_sign", "seal")
 
 # Private characters, which no chart writes.
 NAME_SIGN = "\ue000name\ue001"
@@ -18,6 +18,11 @@ NAME_SIGN = "\ue000name\ue001"
 def hole_sign(index: int) -> str:
     """Return the sign for a value that differs from release to release."""
     return f"\ue000{index}\ue001"
+
+
+def has_hole(text: str) -> bool:
+    """Tell whether a text has a sign for a value that differs."""
+    return "\ue000" in text.replace(NAME_SIGN, "")
 
 
 def seal(body: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sandboxcore.report import ReportEntry
     from sandboxcore.spec import EnvironmentSpec
 
-__all__ = ("Plan", "placed", "plan_release")
+__all__ = ("Path_", "Plan", "placed", "plan_release")
 
 Path_ = tuple[str, ...]
 
@@ -55,11 +55,13 @@ class Plan:
         """The texts of the values that differ."""
         return tuple(text for _, text in self.varying)
 
-    def fixed(self) -> Plan:
-        """Take the values that differ for ones that don't."""
+    def fixed(self, paths: Container[Path_] | None = None) -> Plan:
+        """Take the values that differ for ones that don't: those at the paths, or all."""
         import dataclasses
 
-        return dataclasses.replace(self, values=placed(self.values, self.varying), varying=())
+        taken = [one for one in self.varying if paths is None or one[0] in paths]
+        left = tuple(one for one in self.varying if one not in taken)
+        return dataclasses.replace(self, values=placed(self.values, taken), varying=left)
 
     def values_for(self, name: str, texts: Sequence[str] | None = None) -> dict[str, Any]:
         """Write the values of a release, with these texts in place of its own."""

@@ -13,7 +13,7 @@ from typing import Any
 from sandboxcore.errors import UsageError
 
 from ._manifest import Document, documents
-from ._pattern import NAME_SIGN, HookPattern, ObjectPattern, Pattern, hole_sign, seal
+from ._pattern import NAME_SIGN, HookPattern, ObjectPattern, Pattern, has_hole, hole_sign, seal
 from ._release import Hook, Release
 
 __all__ = ("Marked", "NotProvenError", "prove")
@@ -142,7 +142,8 @@ def _merged(values: Sequence[Any], renderings: Sequence[Marked], where: str) -> 
 
 def _merged_mapping(values: Sequence[Mapping[str, Any]], renderings: Sequence[Marked], where: str) -> dict[str, Any]:
     signed = [{one.signed(key): value for key, value in each.items()} for one, each in zip(renderings, values, strict=True)]
-    if any(each.keys() != signed[0].keys() for each in signed):
+    # A text as a key may be one that is there already.
+    if any(each.keys() != signed[0].keys() for each in signed) or any(has_hole(key) for key in signed[0]):
         raise _difference(values, renderings, where)
     return {key: _merged([each[key] for each in signed], renderings, f"{where}.{key}") for key in signed[0]}
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
+from ._differing import of_place, of_text, sort_of_text
 from ._helm import HelmFailedError, helm_error
 from ._markers import NAMES, TEXTS, own_name
 from ._pattern import Pattern
@@ -17,7 +18,7 @@ from ._together import together
 if TYPE_CHECKING:
     from ._charts import Chart
     from ._helm import Helm
-    from ._plan import Plan
+    from ._plan import Path_, Plan
 
 __all__ = ("Prover",)
 
@@ -25,8 +26,6 @@ __all__ = ("Prover",)
 _LATER = 1.1
 #: Seconds in which equal environments that are asked for together are seen to be more than one.
 _TOGETHER = 0.02
-#: Values of the built-in chart that it puts on objects and asks nothing about.
-_ONLY_WRITTEN = ("annotations", "labels")
 
 
 class Prover:
@@ -37,6 +36,8 @@ class Prover:
         self._namespace = namespace
         self._patterns: dict[str, asyncio.Future[Pattern]] = {}
         self._asked: dict[str, int] = {}
+        #: By kind of release: why the values at a place can't be left open, empty where they can.
+        self._places: dict[str, dict[Path_, str]] = {}
 
     async def pattern(self, chart: Chart, plan: Plan, *, alone: bool) -> Pattern:
         """Return the pattern of releases like this one, proven now or before.
@@ -68,6 +69,16 @@ class Prover:
             self._patterns.pop(key, None)
             raise
 
+    def to_be_rendered(self, chart: Chart, plan: Plan) -> dict[Path_, str]:
+        """Map the places of those values that no pattern can leave open to the reason."""
+        if not plan.varying:
+            return {}
+        key = self.kind(chart, plan)
+        if key not in self._places:
+            self._places[key] = {path: of_place(path, chart, plan) for path, _ in plan.varying}
+        reasons = {path: of_text(chart, path, text) or self._places[key][path] for path, text in plan.varying}
+        return {path: reason for path, reason in reasons.items() if reason}
+
     def words(self, chart: Chart, plan: Plan) -> set[str]:
         """List words that the release's name must not have in it."""
         return set(chart.scan.words) | value_words(plan.values)
@@ -94,15 +105,12 @@ class Prover:
             raise NotProvenError(reasons[0])
         if plan.release is not None and not own_name(plan.release):
             raise NotProvenError("the release's name is the user's own")
-        if any("{{" in text for text in plan.texts):
-            raise NotProvenError("a value that differs holds a template", holes=True)
-        only_written = chart.built_in and all(path[0] in _ONLY_WRITTEN for path, _ in plan.varying)
-        if not only_written and any(word in text for text in plan.texts for word in chart.scan.conditions):
-            raise NotProvenError("a value that differs holds a word that a condition of the chart has", holes=True)
+        for reason in self.to_be_rendered(chart, plan).values():
+            raise NotProvenError(reason, holes=True)
 
     def kind(self, chart: Chart, plan: Plan) -> str:
         """Name what releases have in common that differ in no more than name and the values that may differ."""
-        parts = [chart.scan.digest, plan.values, [path for path, _ in plan.varying]]
+        parts = [chart.scan.digest, plan.values, [(path, sort_of_text(chart, path, text)) for path, text in plan.varying]]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
     async def _prove(self, chart: Chart, plan: Plan) -> Pattern:
@@ -118,9 +126,9 @@ class Prover:
 
     async def _render(self, chart: Chart, plan: Plan, name: str, holes: int, later: float) -> Marked:
         await asyncio.sleep(later)
-        marker = TEXTS[NAMES.index(name)]
         # Several values that differ have to be told apart.
-        texts = tuple(f"{marker}{index:03d}" for index in range(holes))
+        sorts = [sort_of_text(chart, path, text) for path, text in plan.varying]
+        texts = tuple(f"{TEXTS[sort][NAMES.index(name)]}{index:03d}" for index, sort in enumerate(sorts))
         try:
             release = await self._helm.dry_run(name, str(chart.path), plan.values_for(name, texts), labels={})
         except HelmFailedError as failure:

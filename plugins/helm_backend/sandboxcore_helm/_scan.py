@@ -8,7 +8,7 @@ import json
 import re
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,8 +16,9 @@ import yaml
 from sandboxcore.errors import UsageError
 
 from ._goyaml import load
+from ._uses import Source
 
-__all__ = ("ChartScan", "scan_chart", "scan_values", "stamp", "value_words")
+__all__ = ("ChartScan", "scan_chart", "scan_values", "stamp", "value_sources", "value_words")
 
 #: Template functions whose result is another one each time, or that ask the world.
 VOLATILE = re.compile(
@@ -28,9 +29,6 @@ _ACTION = re.compile(r"\{\{-?(.*?)-?\}\}", re.DOTALL)
 _COMMENT = re.compile(r"\A\s*/\*.*\*/\s*\Z", re.DOTALL)
 _LITERAL = re.compile(r"[\"`]([^\"`\n]*)[\"`]")
 _WORD = re.compile(r"[a-z0-9]{2,8}")
-_CONDITION = re.compile(
-    r"(?<![.\w$])(if|eq|ne|contains|hasPrefix|hasSuffix|has|hasKey|ternary|get|index|regex\w+|mustRegex\w+|trim\w+|replace)\b"
-)
 _TEMPLATE = re.compile(r"(^|/)templates/")
 _MAX_FILE_BYTES = 8 << 20
 
@@ -44,7 +42,9 @@ class ChartScan:
         name: From its ``Chart.yaml``.
         reasons: Why its renderings can't be substituted; empty where nothing stands against it.
         words: Short words that a release name should not have in it.
-        conditions: Literals in conditions, which a value that differs should not have in it.
+        sources: All that may have template actions.
+        schemas: Of its values and those of the charts below it, by file.
+        imports: The file that makes values of one chart values of another; empty: there is none.
         early_hooks: Whether it has hooks that run before its objects are created.
     """
 
@@ -52,7 +52,9 @@ class ChartScan:
     name: str
     reasons: tuple[str, ...] = ()
     words: frozenset[str] = frozenset()
-    conditions: frozenset[str] = frozenset()
+    sources: tuple[Source, ...] = field(default=(), repr=False)
+    schemas: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    imports: str = ""
     early_hooks: bool = False
 
 
@@ -76,19 +78,20 @@ def scan_chart(path: Path) -> ChartScan:
     digest = hashlib.sha256()
     reasons: list[str] = []
     words: set[str] = set()
-    conditions: set[str] = set()
+    sources: list[Source] = []
     early_hooks = False
+    rendered = _rendered(files)
     for name, data in sorted(files.items()):
         digest.update(f"{name}\0{len(data)}\0".encode() + data)
         if re.search(r"(^|/)crds/.+", name):
             reasons.append(f"{name}: the chart brings custom resource definitions")
-        if _TEMPLATE.search(name):
+        if name in rendered:
             text = data.decode(errors="replace")
+            sources.append(Source(name=name, text=text, scope=name, by_tpl=not _TEMPLATE.search(name)))
             early_hooks = early_hooks or "pre-install" in text
             found = _scan_text(text, name)
             reasons += found.reasons
             words |= found.words
-            conditions |= found.conditions
     metadata = [_mapping(data, name) for name, data in charts.items()]
     names = {str(one.get("name", "")) for one in metadata}
     names |= {str(each.get("alias")) for one in metadata for each in one.get("dependencies") or () if each.get("alias")}
@@ -96,14 +99,28 @@ def scan_chart(path: Path) -> ChartScan:
     for one in values:
         reasons += scan_values(one)
         words |= value_words(one)
+        sources += value_sources(one)
+    schemas = {name: data for name, data in files.items() if PurePosixPath(name).name == "values.schema.json"}
+    lists = [name for name in files if PurePosixPath(name).name in ("Chart.yaml", "requirements.yaml")]
     return ChartScan(
         digest=digest.hexdigest(),
         name=str(_mapping(charts["Chart.yaml"], "Chart.yaml").get("name", "")),
         reasons=tuple(dict.fromkeys(reasons)),
         words=frozenset(word for word in words | names if word),
-        conditions=frozenset(conditions),
+        sources=tuple(sources),
+        schemas={name: _mapping(data, name) for name, data in schemas.items()},
+        imports=next((name for name in lists if b"import-values" in files[name]), ""),
         early_hooks=early_hooks,
     )
+
+
+def _rendered(files: Mapping[str, bytes]) -> set[str]:
+    """Name the files that are rendered: the templates, and all where a template may hand files to ``tpl``."""
+    templates = {name for name in files if _TEMPLATE.search(name)}
+    text = b"".join(files[name] for name in templates)
+    if b".Files" not in text or b"tpl" not in text:
+        return templates
+    return templates | {name for name, data in files.items() if b"{{" in data and not name.endswith(".tgz")}
 
 
 def _mapping(data: bytes, name: str) -> dict[str, Any]:
@@ -143,26 +160,22 @@ def _archive(data: bytes, name: str) -> Iterator[tuple[str, bytes]]:
 class _Text:
     reasons: tuple[str, ...]
     words: frozenset[str]
-    conditions: frozenset[str]
 
 
 def _scan_text(text: str, name: str) -> _Text:
     reasons: list[str] = []
     words: set[str] = set()
-    conditions: set[str] = set()
     for action in _ACTION.finditer(text):
         body = action[1]
         if _COMMENT.match(body):
             continue
         literals = _LITERAL.findall(body)
         words |= {word for literal in literals for word in _WORD.findall(literal) if len(word) == len(literal) or len(word) >= 2}
-        if _CONDITION.search(body):
-            conditions |= {literal for literal in literals if len(literal) > 1}
         found = VOLATILE.search(_LITERAL.sub('""', body))
         if found:
             line = text.count("\n", 0, action.start()) + 1
             reasons.append(f"{name}:{line}: uses {found[1]!r}")
-    return _Text(tuple(reasons), frozenset(words), frozenset(conditions))
+    return _Text(tuple(reasons), frozenset(words))
 
 
 def _strings(value: Any) -> Iterator[str]:
@@ -182,6 +195,13 @@ def scan_values(values: Mapping[str, Any]) -> list[str]:
     if "{{" not in json.dumps(values, default=str):
         return []
     return [reason for text in _strings(values) if "{{" in text for reason in _scan_text(text, "values").reasons]
+
+
+def value_sources(values: Mapping[str, Any]) -> list[Source]:
+    """List the texts of values that a template may hand to ``tpl``."""
+    if "{{" not in json.dumps(values, default=str):
+        return []
+    return [Source(name="values", text=text, scope="values", by_tpl=True) for text in _strings(values) if "{{" in text]
 
 
 def value_words(values: Mapping[str, Any]) -> set[str]:
