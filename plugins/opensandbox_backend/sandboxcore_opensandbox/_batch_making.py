@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import re
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +85,7 @@ async def create_part(
         name,
         job.namespace,
         notes,
-        lease_end=time.time() + job.lease,
+        lease_end=await cluster.server_time() + job.lease,
         grace=job.connection.config.expire_grace,
         replicas=replicas,
         pods=pods,

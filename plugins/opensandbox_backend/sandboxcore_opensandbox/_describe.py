@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from sandboxcore.values import EnvironmentRef, SandboxRef
 
 from ._names import CONTAINER
-from ._notes import LEASE, READY, Notes, allocated, live_environments, read, released
+from ._notes import READY, Notes, allocated, lease_end, live_environments, read, released
 
 if TYPE_CHECKING:
     from sandboxcore_kubernetes import PodState
@@ -62,7 +61,7 @@ def _batch(parts: Sequence[tuple[Object, Notes]], pods: Mapping[str, PodState]) 
                 run_id=notes.run_id,
                 owner=notes.owner,
                 created_at=notes.created,
-                expires_at=_lease_end(first),
+                expires_at=lease_end(first, name),
                 default=notes.services[0],
                 sandboxes=sandboxes,
                 labels=notes.labels,
@@ -78,14 +77,6 @@ def _address(objects: Sequence[Object], notes: Notes) -> dict[str, Any]:
         "batch": notes.batch,
         "parts": sorted(obj["metadata"]["name"] for obj in objects),
     }
-
-
-def _lease_end(obj: Object) -> float:
-    try:
-        return float(obj["metadata"]["annotations"][LEASE])
-    except (KeyError, ValueError):
-        said = obj["spec"].get("expireTime")
-        return datetime.datetime.fromisoformat(said).timestamp() if said else float("inf")
 
 
 def _state(

@@ -29,6 +29,8 @@ __all__ = (
     "expire_time",
     "gone_key",
     "labels",
+    "lease_end",
+    "lease_key",
     "live_environments",
     "note_annotations",
     "read",
@@ -40,8 +42,10 @@ MANAGER = "sandboxcore"
 BATCH = "sandboxcore.dev/batch"
 #: Annotation: these notes, as JSON.
 NOTES = "sandboxcore.dev/opensandbox"
-#: Annotation: end of the lease, seconds since the epoch.
+#: Annotation: end of the lease, seconds since the epoch by the cluster's clock.
 LEASE = "sandboxcore.dev/lease"
+#: Annotations with this prefix have the end of the lease of environments of the batch that have another one.
+OWN_LEASE = "lease.sandboxcore.dev/"
 #: Annotation: all services are ready.
 READY = "sandboxcore.dev/ready"
 #: Annotations with this prefix name the environments of the batch that were destroyed.
@@ -133,6 +137,21 @@ def live_environments(obj: Mapping[str, Any], notes: Notes) -> tuple[str, ...]:
 def gone_key(environment_id: str) -> str:
     """Name the annotation that says that an environment of a batch was destroyed."""
     return GONE + environment_id
+
+
+def lease_key(environment_id: str) -> str:
+    """Name the annotation that has the end of the lease of an environment where it is not that of its siblings."""
+    return OWN_LEASE + environment_id
+
+
+def lease_end(obj: Mapping[str, Any], environment_id: str) -> float:
+    """Tell until when an environment is claimed, seconds since the epoch."""
+    marks = obj["metadata"].get("annotations") or {}
+    try:
+        return float(marks.get(lease_key(environment_id)) or marks[LEASE])
+    except (KeyError, ValueError):
+        said = obj["spec"].get("expireTime")
+        return datetime.datetime.fromisoformat(said).timestamp() if said else float("inf")
 
 
 def expire_time(epoch: float) -> str:

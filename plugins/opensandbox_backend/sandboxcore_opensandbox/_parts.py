@@ -199,8 +199,8 @@ def batch_sandbox(
 
 
 def note_bytes(notes: Notes) -> int:
-    """Count what our own notes take of an object for each environment: its id, and the mark that it is gone."""
-    return len(json.dumps(notes.environments[0])) + 1 + len(notes.environments[0]) + 24
+    """Count what our own notes take of an object for each environment: its id, and its own lease or the mark that it is gone."""
+    return len(json.dumps(notes.environments[0])) + 1 + len(notes.environments[0]) + 40
 
 
 def size(notes: Notes, pods: Pods | None) -> Footprint:

@@ -91,7 +91,7 @@ class CrdProvisioner(Provisioner):
         await self.remover.destroy(environment)
 
     async def renew(self, environments: Sequence[EnvironmentRef], lease: float) -> None:
-        """Move the end of the leases, with one request an object however many environments it holds."""
+        """Move the end of the leases, with one change an object however many environments it holds."""
         from ._leasing import renew
 
         await renew(self.connection, environments, lease)
