@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import yaml
 
 from tests.images import reference
 
-__all__ = ("BARE_POD", "DEPLOYMENT", "STATEFUL", "config_map", "pod", "write_chart")
+__all__ = ("BARE_POD", "DEPLOYMENT", "STATEFUL", "config_map", "hook_job", "pod", "write_chart")
 
 LABELS = "{app.kubernetes.io/instance: {{ .Release.Name | quote }}, inspect/service: %s}"
 
@@ -59,6 +60,34 @@ spec:
 def config_map(name: str, value: str = "x") -> str:
     """Write a template of a ConfigMap."""
     return f"apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}\ndata:\n  value: {value}\n"
+
+
+def hook_job(
+    name: str, event: str, script: str, *, policy: str = "hook-succeeded", weight: int = 0, mounted: str | None = None
+) -> str:
+    """Write a template of a Job that is a hook; ``mounted`` is a ConfigMap of the release that it has as ``/NAME``."""
+    mounts = [{"name": mounted, "mountPath": f"/{mounted}"}] if mounted else []
+    volumes = [{"name": mounted, "configMap": {"name": "{{ .Release.Name }}-" + mounted}}] if mounted else []
+    return f"""\
+apiVersion: batch/v1
+kind: Job
+metadata:
+  name: {{{{ .Release.Name }}}}-{name}
+  annotations: {{helm.sh/hook: {event}, helm.sh/hook-delete-policy: "{policy}", helm.sh/hook-weight: "{weight}"}}
+spec:
+  backoffLimit: 0
+  template:
+    spec:
+      restartPolicy: Never
+      terminationGracePeriodSeconds: 0
+      volumes: {json.dumps(volumes)}
+      containers:
+        - name: main
+          image: {reference("busybox")}
+          imagePullPolicy: Never
+          command: [sh, -c, {script!r}]
+          volumeMounts: {json.dumps(mounts)}
+"""
 
 
 BARE_POD = {"pod.yaml": pod()}

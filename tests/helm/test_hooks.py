@@ -9,33 +9,14 @@ import pytest
 
 from sandboxcore import EnvironmentSpec
 from sandboxcore.errors import ServiceFailedError
-from tests.images import reference
 
-from .charts import BARE_POD, config_map, pod, write_chart
+from .charts import BARE_POD, config_map, hook_job, pod, write_chart
 from .conftest import Place
 
 #: Helm programs and pods are slow on a machine that is busy with other tests.
 pytestmark = pytest.mark.timeout(300)
 
 Own = Callable[..., EnvironmentSpec]
-
-
-def _job(name: str, event: str, script: str, *, policy: str = "hook-succeeded", weight: int = 0) -> str:
-    return f"""\
-apiVersion: batch/v1
-kind: Job
-metadata:
-  name: {{{{ .Release.Name }}}}-{name}
-  annotations: {{helm.sh/hook: {event}, helm.sh/hook-delete-policy: "{policy}", helm.sh/hook-weight: "{weight}"}}
-spec:
-  backoffLimit: 0
-  template:
-    spec:
-      restartPolicy: Never
-      terminationGracePeriodSeconds: 0
-      containers:
-        - {{name: main, image: {reference("busybox")}, imagePullPolicy: Never, command: [sh, -c, {script!r}]}}
-"""
 
 
 def _sandbox_hook() -> str:
@@ -49,9 +30,9 @@ async def test_hooks_after_the_install_run_when_all_is_ready(place: Place, own: 
     """A hook that lasts is left behind for the environment's time, and goes with it."""
     templates = {
         **BARE_POD,
-        "first.yaml": _job("first", "post-install", "sleep 0.2", weight=-1),
-        "second.yaml": _job("second", "post-install", "exit 0", policy="before-hook-creation"),
-        "test.yaml": _job("test", "test", "exit 1"),
+        "first.yaml": hook_job("first", "post-install", "sleep 0.2", weight=-1),
+        "second.yaml": hook_job("second", "post-install", "exit 0", policy="before-hook-creation"),
+        "test.yaml": hook_job("test", "test", "exit 1"),
         "map.yaml": config_map('{{ .Release.Name }}-hook\n  annotations: {helm.sh/hook: "post-install,post-upgrade"}'),
     }
     async with place.session(engine=engine) as session:
@@ -69,7 +50,9 @@ async def test_hooks_before_the_install_come_first(place: Place, own: Own, tmp_p
     """The pod mounts what the hook makes, and would not start without it."""
     mounted = pod(extra="volumes: [{name: v, configMap: {name: '{{ .Release.Name }}-early'}}]")
     early = config_map('{{ .Release.Name }}-early\n  annotations: {helm.sh/hook: "pre-install"}')
-    chart = write_chart(tmp_path, {"pod.yaml": mounted, "early.yaml": early, "job.yaml": _job("job", "pre-install", "exit 0")})
+    chart = write_chart(
+        tmp_path, {"pod.yaml": mounted, "early.yaml": early, "job.yaml": hook_job("job", "pre-install", "exit 0")}
+    )
     async with place.session(engine=engine) as session:
         async with session.environment(own(chart)) as environment:
             assert f"configmap/{environment.ref.data['release']}-early" in place.objects()
@@ -77,7 +60,7 @@ async def test_hooks_before_the_install_come_first(place: Place, own: Own, tmp_p
 
 
 async def test_a_hook_that_fails_takes_all_away(place: Place, own: Own, tmp_path: Path) -> None:
-    chart = write_chart(tmp_path, {**BARE_POD, "job.yaml": _job("job", "post-install", "echo what-it-said; exit 3")})
+    chart = write_chart(tmp_path, {**BARE_POD, "job.yaml": hook_job("job", "post-install", "echo what-it-said; exit 3")})
     async with place.session(engine="render-once") as session:
         with pytest.raises(ServiceFailedError, match=r"post-install hook '\w+-job' failed") as caught:
             await session.provision(own(chart))

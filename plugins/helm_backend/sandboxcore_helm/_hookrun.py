@@ -6,27 +6,31 @@ Source: https://github.com/helm/helm/blob/v3.17.0/pkg/action/hooks.go
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from sandboxcore.errors import ProvisionTimeoutError, ServiceFailedError
+from sandboxcore.errors import ProvisionTimeoutError, SandboxError, ServiceFailedError
 from sandboxcore_kubernetes.errors import ApiError, sandbox_error
 
-from ._creating import dressed
+from ._creating import Creator, dressed
 from ._manifest import documents
 
 if TYPE_CHECKING:
     from sandboxcore_kubernetes.cluster import Cluster
 
-    from ._creating import Creator
     from ._identity import Identity
     from ._release import Hook
 
-__all__ = ("hooks_at", "run_hooks")
+__all__ = ("hooks_at", "run_delete_hooks", "run_hooks")
+
+_logger = logging.getLogger("sandboxcore")
 
 _DEFAULT_POLICIES = ("before-hook-creation",)
 _LOOK_SECONDS = (0.1, 0.2, 0.5, 1.0)
 _LOG_LINES = 20
+#: Seconds for all hooks of one event of a deletion, which has less than two minutes as a whole.
+_DELETE_HOOKS_SECONDS = 30.0
 
 
 def hooks_at(hooks: Iterable[Hook], event: str) -> list[Hook]:
@@ -65,6 +69,15 @@ async def run_hooks(
     for hook, body in done:
         if "hook-succeeded" in hook.delete_policies:
             await _delete(cluster, body, identity.namespace, deadline)
+
+
+async def run_delete_hooks(cluster: Cluster, identity: Identity, hooks: Iterable[Hook], event: str) -> None:
+    """Run the hooks of a deletion as ``run_hooks`` does. That one fails is logged, and keeps nothing from being deleted."""
+    deadline = asyncio.get_running_loop().time() + _DELETE_HOOKS_SECONDS
+    try:
+        await run_hooks(cluster, Creator(cluster), identity, hooks, event, deadline=deadline)
+    except SandboxError as error:
+        _logger.warning("release %s goes, though its hooks did not do their work: %s", identity.release, error)
 
 
 def _kind(body: Mapping[str, Any]) -> str:

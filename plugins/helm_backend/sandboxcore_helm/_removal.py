@@ -8,23 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections import defaultdict
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from sandboxcore.errors import SandboxError
 from sandboxcore_kubernetes.errors import ApiError, sandbox_error
-from sandboxcore_kubernetes.naming import ENVIRONMENT_ID, INSTANCE
 
-from ._creating import is_kept
-from ._identity import ENGINE
-from ._manifest import WORKLOADS, documents, objects_of
-from ._record import OWNED, decode
+from ._doomed import Claims, Doomed, Kind, Named, instances, look, ours, plain
+from ._hookrun import run_delete_hooks
+from ._manifest import WORKLOADS
+from ._record import OWNED
 
 if TYPE_CHECKING:
     from sandboxcore_kubernetes.cluster import Cluster
 
-__all__ = ("Remover",)
+__all__ = ("GUEST", "Remover")
+
+T = TypeVar("T")
+
+#: Label of a ConfigMap with the guest.
+GUEST = "sandboxcore.dev/guest"
 
 #: Seconds in which removals that are asked for together become one.
 _TOGETHER = 0.02
@@ -32,43 +36,13 @@ _TOGETHER = 0.02
 _MOST = 200
 _LOOK_SECONDS = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 _GIVE_UP_SECONDS = 110.0
+#: Most objects that a message names.
+_MOST_NAMED = 5
 
 #: From how many objects of a kind on one list is read in place of each.
 _WORTH_A_LIST = 2
 #: What the helm program gives to every object of a release, though not to hooks.
 _BY_HELM = "app.kubernetes.io/managed-by=Helm"
-
-Kind = str
-
-
-class _Named(NamedTuple):
-    """An object that has to be named. ``release`` is empty where it may be anybody's."""
-
-    kind: Kind
-    namespace: str
-    name: str
-    release: str
-
-
-@dataclass
-class _Doomed:
-    """What is to go, of one batch of environments in one namespace."""
-
-    environments: tuple[str, ...]
-    #: Releases whose objects all carry the environment's label.
-    releases: set[str] = field(default_factory=set)
-    #: Kinds of objects that carry it.
-    kinds: set[Kind] = field(default_factory=set)
-    named: set[_Named] = field(default_factory=set)
-    #: Those of them that lists have shown, and those that are there.
-    listed: set[_Named] = field(default_factory=set)
-    there: dict[_Named, dict[str, Any]] = field(default_factory=dict)
-    #: StatefulSets with volume claims: their names, claims and selector.
-    claims: list[tuple[str, tuple[str, ...], str]] = field(default_factory=list)
-    #: What the charts want to outlive their releases.
-    kept: set[tuple[Kind, str]] = field(default_factory=set)
-    all_releases: set[str] = field(default_factory=set)
-    controllers: bool = False
 
 
 class Remover:
@@ -77,13 +51,10 @@ class Remover:
     def __init__(self, cluster: Cluster, *, grace: float | None) -> None:
         self._cluster = cluster
         self._grace = grace
-        self._asked: dict[str, dict[str, asyncio.Future[frozenset[tuple[Kind, str]]]]] = {}
+        self._asked: dict[str, dict[str, asyncio.Future[None]]] = {}
 
-    async def remove(self, namespace: str, environment_id: str) -> frozenset[tuple[Kind, str]]:
+    async def remove(self, namespace: str, environment_id: str) -> None:
         """Take an environment away and wait until it is gone. Idempotent.
-
-        Returns:
-            What its chart wants to be kept: kind and name of each object.
 
         Raises:
             SandboxError: It is not gone, with what is left and why. It is found again by discovery.
@@ -97,220 +68,204 @@ class Remover:
         if outcome is None:
             outcome = asked[environment_id] = asyncio.get_running_loop().create_future()
             outcome.add_done_callback(_log_nothing)
-        return await asyncio.shield(outcome)
+        await asyncio.shield(outcome)
 
     async def _gather(self, namespace: str) -> None:
         await asyncio.sleep(_TOGETHER)
-        asked = self._asked.pop(namespace)
-        names = list(asked)
-        for start in range(0, len(names), _MOST):
-            part = names[start : start + _MOST]
-            try:
-                async with asyncio.timeout(_GIVE_UP_SECONDS):
-                    kept = await self._remove(namespace, part)
-            except Exception as error:
-                for name in part:
-                    asked[name].set_exception(_not_gone(error))
-            else:
-                for name in part:
-                    asked[name].set_result(kept)
+        asked = list(self._asked.pop(namespace).items())
+        deadline = asyncio.get_running_loop().time() + _GIVE_UP_SECONDS
+        await _every(
+            self._batch(namespace, dict(asked[start : start + _MOST]), deadline) for start in range(0, len(asked), _MOST)
+        )
 
-    async def _remove(self, namespace: str, environments: list[str]) -> frozenset[tuple[Kind, str]]:
-        doomed = await self._look(namespace, environments)
-        if not doomed.all_releases:
-            return frozenset()
-        ours = f"{ENVIRONMENT_ID} in ({','.join(sorted(environments))})"
-        await self._delete(namespace, doomed, ours)
-        await self._gone(namespace, doomed, ours)
-        await self._cluster.delete_collection("Secret", label_selector=f"{OWNED},{ours}", namespace=namespace)
-        return frozenset(doomed.kept)
-
-    async def _look(self, namespace: str, environments: list[str]) -> _Doomed:
-        """Read what the environments consist of from all records of theirs."""
-        selector = f"{OWNED},{ENVIRONMENT_ID} in ({','.join(sorted(environments))})"
-        found = await self._cluster.list("Secret", namespace=namespace, label_selector=selector)
-        doomed = _Doomed(environments=tuple(environments))
-        for secret in found["items"]:
-            await self._take_in(doomed, secret, namespace)
-        return doomed
-
-    async def _take_in(self, doomed: _Doomed, secret: Mapping[str, Any], namespace: str) -> None:
-        labels = secret["metadata"]["labels"]
-        release = labels["name"]
-        doomed.all_releases.add(release)
+    async def _batch(self, namespace: str, asked: Mapping[str, asyncio.Future[None]], deadline: float) -> None:
+        """Remove these and settle each one's outcome as soon as it is known."""
+        doomed = Doomed(namespace=namespace)
         try:
-            record = decode((secret.get("data") or {}).get("release", ""))
-        except ValueError as error:
-            raise SandboxError(f"the record of release {release!r} can't be read: {error}") from None
-        # What a later `helm upgrade` made carries no label of ours.
-        labelled = labels.get(ENGINE) == "render-once" and labels.get("version") == "1"
-        bodies = [(body, False) for body in objects_of(record.manifest)]
-        bodies += [(document.body, True) for hook in record.hooks for document in documents(hook.manifest)]
-        for body, is_hook in bodies:
-            await self._take_in_object(doomed, body, release, namespace, labelled=labelled, is_hook=is_hook)
+            async with asyncio.timeout_at(deadline):
+                doomed = await look(self._cluster, namespace, asked)
+                await self._remove(doomed, asked)
+        except Exception as error:
+            waiting = {name: outcome for name, outcome in asked.items() if not outcome.done()}
+            if len(asked) > 1 and not isinstance(error, TimeoutError):
+                # What stands against one of them stands against no other.
+                await _every(self._batch(namespace, {name: outcome}, deadline) for name, outcome in waiting.items())
+                return
+            for name, outcome in waiting.items():
+                outcome.set_exception(_not_gone(error, doomed.left.get(name, ())))
 
-    async def _take_in_object(
-        self, doomed: _Doomed, body: Mapping[str, Any], release: str, namespace: str, *, labelled: bool, is_hook: bool
-    ) -> None:
-        kind, metadata = f"{body.get('apiVersion')}/{body['kind']}", body.get("metadata") or {}
-        name = metadata.get("name", "")
-        if is_kept(body):
-            doomed.kept.add((body["kind"], name))
+    async def _remove(self, doomed: Doomed, asked: Mapping[str, asyncio.Future[None]]) -> None:
+        for name in asked.keys() - doomed.environments:
+            asked[name].set_result(None)
+        if not doomed.environments:
             return
-        doomed.controllers = doomed.controllers or (body["kind"] in WORKLOADS and body["kind"] != "Pod")
-        if body["kind"] == "StatefulSet":
-            _take_in_claims(doomed, body)
-        try:
-            resource = await self._cluster.resource(kind)
-        except ApiError as error:
-            if error.status == 404:
-                return  # without its kind there is no such object any more
-            raise
-        place = metadata.get("namespace") or namespace
-        if resource.namespaced and place == namespace and (labelled or is_hook):
-            doomed.kinds.add(kind)
-        if not labelled or not resource.namespaced or place != namespace:
-            doomed.named.add(_Named(kind, place, name, "" if is_hook else release))
+        await self._run_hooks(doomed, doomed.environments, "pre-delete")
+        await self._delete(doomed)
+        async for gone in self._going(doomed):
+            await self._run_hooks(doomed, gone, "post-delete")
+            await self._cluster.delete_collection("Secret", label_selector=f"{OWNED},{ours(gone)}", namespace=doomed.namespace)
+            for name in gone:
+                asked[name].set_result(None)
 
-    async def _delete(self, namespace: str, doomed: _Doomed, ours: str) -> None:
+    async def _run_hooks(self, doomed: Doomed, environments: Collection[str], event: str) -> None:
+        """Run the hooks of an event, and take away what those after the deletion have left."""
+        departing = doomed.departing_of(environments, event)
+        await _every(run_delete_hooks(self._cluster, one.identity, one.hooks, event) for one in departing)
+        if event == "post-delete" and departing:
+            again = doomed.of({one.identity.release for one in departing})
+            await self._delete(again)
+            async for _ in self._going(again):
+                pass
+
+    # -- deleting
+
+    async def _delete(self, doomed: Doomed) -> None:
+        namespace, selector = doomed.namespace, ours(doomed.environments)
         doomed.there = await self._find(doomed.named, doomed.listed)
         # What makes pods goes first, then the pods, then what they use.
-        makers = {kind for kind in doomed.kinds if _plain(kind) in WORKLOADS and _plain(kind) != "Pod"}
-        await _every(self._collection(kind, namespace, ours) for kind in makers)
-        await _every(self._named(one, body) for one, body in doomed.there.items() if _plain(one.kind) in WORKLOADS)
+        makers = {kind for kind in doomed.kinds if plain(kind) in WORKLOADS and plain(kind) != "Pod"}
+        await _every(self._collection(kind, namespace, selector) for kind in makers)
+        await _every(self._named(one, body) for one, body in doomed.there.items() if plain(one.kind) in WORKLOADS)
         if "v1/Pod" in doomed.kinds:
-            await self._collection("v1/Pod", namespace, ours)
+            await self._collection("v1/Pod", namespace, selector)
         if doomed.controllers:
             await self._cluster.delete_collection(
-                "Pod", label_selector=_instances(doomed.all_releases), namespace=namespace, grace=self._grace
+                "Pod", label_selector=instances(doomed.releases), namespace=namespace, grace=self._grace
             )
-        await _every(self._collection(kind, namespace, ours) for kind in doomed.kinds - makers - {"v1/Pod"})
-        await _every(self._named(one, body) for one, body in doomed.there.items() if _plain(one.kind) not in WORKLOADS)
-        for owner, templates, selector in doomed.claims:
-            await self._claims(namespace, owner, templates, selector)
-        await self._cluster.delete_collection("ConfigMap", label_selector=f"{ours},{GUEST}", namespace=namespace)
+        await _every(self._collection(kind, namespace, selector) for kind in doomed.kinds - makers - {"v1/Pod"})
+        await _every(self._named(one, body) for one, body in doomed.there.items() if plain(one.kind) not in WORKLOADS)
+        for claims in doomed.claims:
+            await self._claims(namespace, claims)
+        await self._cluster.delete_collection("ConfigMap", label_selector=f"{selector},{GUEST}", namespace=namespace)
 
     async def _collection(self, kind: Kind, namespace: str, selector: str) -> None:
         await self._cluster.delete_collection(kind, label_selector=selector, namespace=namespace)
 
-    async def _named(self, one: _Named, found: Mapping[str, Any]) -> None:
+    async def _named(self, one: Named, found: Mapping[str, Any]) -> None:
         """Delete an object by its name and uid: another one may have that name by now."""
         grace = None
-        if _plain(one.kind) == "Pod" and self._grace is not None:
+        if plain(one.kind) == "Pod" and self._grace is not None:
             grace = min(self._grace, float(found["spec"].get("terminationGracePeriodSeconds") or 0))
         await self._cluster.delete(one.kind, one.name, namespace=one.namespace, uid=found["metadata"]["uid"], grace=grace)
 
-    async def _find(self, named: Iterable[_Named], listed: set[_Named]) -> dict[_Named, dict[str, Any]]:
-        """Read those that are there and are their releases'; several of a kind with one request.
+    async def _find(self, named: Iterable[Named], listed: set[Named]) -> dict[Named, dict[str, Any]]:
+        """Read those that are there and are their environments'; several of a kind with one request.
 
         Args:
             listed: Those that a list is known to show, so that one that it does not show is gone; it grows here.
         """
-        places: dict[tuple[Kind, str], list[_Named]] = {}
+        places: dict[tuple[Kind, str], list[Named]] = {}
         for one in named:
             places.setdefault((one.kind, one.namespace), []).append(one)
-        found: dict[_Named, dict[str, Any]] = {}
+        found: dict[Named, dict[str, Any]] = {}
         await _every(self._find_in(kind, place, ones, listed, found) for (kind, place), ones in places.items())
         return found
 
     async def _find_in(
-        self, kind: Kind, place: str, ones: list[_Named], listed: set[_Named], found: dict[_Named, dict[str, Any]]
+        self, kind: Kind, place: str, ones: list[Named], listed: set[Named], found: dict[Named, dict[str, Any]]
     ) -> None:
         if len(ones) >= _WORTH_A_LIST or not listed.isdisjoint(ones):
             items = (await self._cluster.list(kind, namespace=place, label_selector=_BY_HELM))["items"]
             bodies = {item["metadata"]["name"]: item for item in items}
             shown = {one: bodies[one.name] for one in ones if one.name in bodies}
             listed.update(shown)
-            found.update({one: body for one, body in shown.items() if _is_of(body, one.release)})
+            found.update({one: body for one, body in shown.items() if one.is_shown_by(body)})
         await _every(self._get(one, found) for one in ones if one not in listed)
 
-    async def _get(self, one: _Named, found: dict[_Named, dict[str, Any]]) -> None:
+    async def _get(self, one: Named, found: dict[Named, dict[str, Any]]) -> None:
         try:
             body = await self._cluster.get(one.kind, one.name, namespace=one.namespace)
         except ApiError as error:
             if error.status != 404:
                 raise
         else:
-            if _is_of(body, one.release):
+            if one.is_shown_by(body):
                 found[one] = body
 
-    async def _claims(self, namespace: str, owner: str, templates: tuple[str, ...], selector: str) -> None:
-        """Delete the volume claims that a StatefulSet made, which neither Kubernetes nor Helm does."""
-        wanted = re.compile(rf"({'|'.join(map(re.escape, templates))})-{re.escape(owner)}-\d+")
-        found = await self._cluster.list("PersistentVolumeClaim", namespace=namespace, label_selector=selector)
+    async def _claims(self, namespace: str, claims: Claims) -> None:
+        wanted = re.compile(rf"({'|'.join(map(re.escape, claims.templates))})-{re.escape(claims.owner)}-\d+")
+        found = await self._cluster.list("PersistentVolumeClaim", namespace=namespace, label_selector=claims.selector)
         for item in found["items"]:
             name = item["metadata"]["name"]
             if wanted.fullmatch(name):
                 await self._cluster.delete("PersistentVolumeClaim", name, namespace=namespace)
 
-    async def _gone(self, namespace: str, doomed: _Doomed, ours: str) -> None:
-        """Wait until nothing is left.
+    # -- waiting
 
-        Raises:
-            TimeoutError: From the caller's limit.
-        """
-        lists = [(kind, ours) for kind in doomed.kinds]
-        if doomed.controllers:
-            lists.append(("v1/Pod", _instances(doomed.all_releases)))
-        await _every(self._until(self._any_listed, kind, namespace, selector) for kind, selector in lists)
-        await self._until(self._any_there, doomed)
+    async def _going(self, doomed: Doomed) -> AsyncIterator[set[str]]:
+        """Yield environments of which nothing is left, as that comes to be so, until it is so for all."""
+        waiting, looks = doomed.environments, 0
+        lists = [_List(kind) for kind in doomed.kinds] + ([_List("v1/Pod", by_release=True)] if doomed.controllers else [])
+        while waiting:
+            # What goes soon goes together; only when one is slow is it worth to read whose the rest is.
+            apart = len(waiting) == 1 or looks >= len(_LOOK_SECONDS)
+            shown = await _every(self._shown(one, doomed, waiting, apart=apart) for one in lists)
+            left: defaultdict[str, list[str]] = defaultdict(list)
+            for one, items in zip(lists, shown, strict=True):
+                for item in items:
+                    left[doomed.owner(item)].append(_described(one.kind, item))
+            lists = [one for one, items in zip(lists, shown, strict=True) if items]
+            if apart or not left:
+                doomed.there = await self._still_there(doomed)
+                for named, body in doomed.there.items():
+                    left[named.environment].append(_described(named.kind, body))
+                doomed.left |= {name: left[name] for name in waiting}
+                gone = {name for name in waiting if not left[name]}
+                waiting -= gone
+                if gone:
+                    yield gone
+            if waiting:
+                await asyncio.sleep(_LOOK_SECONDS[min(looks, len(_LOOK_SECONDS) - 1)])
+                looks += 1
 
-    async def _any_listed(self, kind: Kind, namespace: str, selector: str) -> object:
-        path = (await self._cluster.resource(kind)).path(namespace)
+    async def _shown(self, one: _List, doomed: Doomed, waiting: Collection[str], *, apart: bool) -> list[dict[str, Any]]:
+        """List what is left of environments; unless they are to be told apart, whether anything is."""
+        releases = [release for release, name in doomed.releases.items() if name in waiting]
+        selector = instances(releases) if one.by_release else ours(waiting)
+        path = (await self._cluster.resource(one.kind)).path(doomed.namespace)
+        if apart:
+            return list((await self._cluster.list_path(path, query={"labelSelector": selector}))["items"])
         found = await self._cluster.request("GET", path, query={"labelSelector": selector, "limit": "1"})
-        return found.get("items")
+        return found.get("items") or []
 
-    async def _any_there(self, doomed: _Doomed) -> object:
+    async def _still_there(self, doomed: Doomed) -> dict[Named, dict[str, Any]]:
         there = await self._find(doomed.there, doomed.listed)
         uids = {one: body["metadata"]["uid"] for one, body in doomed.there.items()}
-        doomed.there = {one: body for one, body in there.items() if body["metadata"]["uid"] == uids[one]}
-        return doomed.there
-
-    async def _until(self, look: Any, *what: Any) -> None:
-        looks = 0
-        while await look(*what):
-            await asyncio.sleep(_LOOK_SECONDS[min(looks, len(_LOOK_SECONDS) - 1)])
-            looks += 1
+        return {one: body for one, body in there.items() if body["metadata"]["uid"] == uids[one]}
 
 
-#: Label of a ConfigMap with the guest.
-GUEST = "sandboxcore.dev/guest"
+class _List(NamedTuple):
+    """A kind of which the objects of environments are listed: by their label, or by that of their releases."""
+
+    kind: Kind
+    by_release: bool = False
 
 
-def _take_in_claims(doomed: _Doomed, body: Mapping[str, Any]) -> None:
-    spec = body.get("spec") or {}
-    templates = tuple((one.get("metadata") or {}).get("name", "") for one in spec.get("volumeClaimTemplates") or ())
-    labels = (spec.get("selector") or {}).get("matchLabels") or {}
-    if templates and labels:
-        selector = ",".join(f"{name}={value}" for name, value in labels.items())
-        doomed.claims.append((body["metadata"]["name"], templates, selector))
+def _described(kind: Kind, body: Mapping[str, Any]) -> str:
+    metadata = body["metadata"]
+    held = [f"finalizer {name!r}" for name in metadata.get("finalizers") or ()]
+    node = (body.get("spec") or {}).get("nodeName") if plain(kind) == "Pod" else None
+    held += [f"on node {node!r}"] if node else []
+    return f"{plain(kind)} {metadata['name']!r}" + (f" ({', '.join(held)})" if held else "")
 
 
-def _is_of(body: Mapping[str, Any], release: str) -> bool:
-    """Tell whether an object is a release's: another release may have made one of that name."""
-    return not release or (body["metadata"].get("annotations") or {}).get("meta.helm.sh/release-name") == release
-
-
-def _plain(kind: Kind) -> str:
-    return kind.rpartition("/")[2]
-
-
-def _instances(releases: Collection[str]) -> str:
-    return f"{INSTANCE} in ({','.join(sorted(releases))})"
-
-
-async def _every(work: Iterable[Any]) -> None:
+async def _every(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """Do all of it at once; the first failure is raised when all have ended."""
     outcomes = await asyncio.gather(*work, return_exceptions=True)
     for outcome in outcomes:
         if isinstance(outcome, BaseException):
             raise outcome
+    return cast("list[T]", outcomes)
 
 
-def _not_gone(error: Exception) -> SandboxError:
+def _not_gone(error: Exception, left: Sequence[str]) -> SandboxError:
     if isinstance(error, TimeoutError):
+        listed = ", ".join(dict.fromkeys(left[:_MOST_NAMED])) + (
+            f" and {len(left) - _MOST_NAMED} more" if left[_MOST_NAMED:] else ""
+        )
         return SandboxError(
-            f"it was not gone after {_GIVE_UP_SECONDS:g} s: something holds its objects (a finalizer, a lost node)"
+            f"it was not gone after {_GIVE_UP_SECONDS:g} s" + (f", there is still {listed}" if left else ""),
+            hint="something holds its objects: a finalizer that nobody takes away, or a lost node",
         )
     try:
         return sandbox_error(error, "it could not be taken away")
