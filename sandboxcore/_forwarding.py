@@ -50,6 +50,9 @@ async def _serve(open_port: Open, reader: asyncio.StreamReader, writer: asyncio.
             inner_writer.transport.abort()
     except Exception as error:
         _log.warning("a forwarded connection failed: %s: %s", type(error).__name__, error)
+    except BaseException:
+        writer.transport.abort()  # a client that does not read would hold up the end for ever
+        raise
     finally:
         writer.close()
         with contextlib.suppress(OSError):
