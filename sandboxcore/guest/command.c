@@ -17,7 +17,7 @@ enum { FIRST_READ = 4096, FILE_PIPE = 1 << 20, ORPHAN_ROUNDS = 40 };
 static struct command *quieting; /* terminals whose program has ended */
 
 static size_t window_of(const struct command *c) {
-    if (ring_total > RINGS_MAX) return TIGHT_WINDOW;
+    if (ring_total > RINGS_MAX) return c->op ? TIGHT_FILE_WINDOW : TIGHT_EXEC_WINDOW;
     return c->op ? FILE_WINDOW : EXEC_WINDOW;
 }
 
@@ -186,7 +186,8 @@ static void finish_pipe(struct stream *s) {
     end_stream(s, n > 0 || (n < 0 && errno == EAGAIN));
 }
 
-/* What a terminal still holds can't be counted: it has spoken when its last holder closes it, or after a pause. */
+/* What a terminal still holds can't be counted: it has spoken when its last holder closes it, or after a pause. Then it is read once
+   more, as the kernel may have been late to pass on what was written. */
 static void quiet_down(struct command *c) {
     if (c->out[0].ended) return;
     c->quieting = true;
@@ -198,7 +199,9 @@ static void quiet_down(struct command *c) {
 void commands_tick(uint64_t now, uint64_t *next) {
     for (struct command *c = quieting, *after; c; c = after) {
         after = c->quiet_next;
-        if (now >= c->quiet_at && ring_used(&c->out[0].ring) < window_of(c)) {
+        size_t window = window_of(c), used = ring_used(&c->out[0].ring);
+        if (now >= c->quiet_at && used < window && read_stream(&c->out[0], window - used)) c->quiet_at = now + TERMINAL_QUIET_MS;
+        if (now >= c->quiet_at && (used < window || c->killing)) {
             stop_quieting(c);
             end_stream(&c->out[0], true);
             end_if_complete(c);
@@ -284,9 +287,10 @@ static void output_ready(struct watch *watch, uint32_t events) {
 
 bool command_acknowledge(struct command *c, uint8_t index, uint64_t offset) {
     struct stream *s = &c->out[index];
-    if (offset > s->sent) return false;
+    if (offset > s->ring.tail) return false;
     ring_discard(&s->ring, offset);
-    if (!ring_used(&s->ring) && (s->ended || !c->op)) ring_free(&s->ring);
+    if (s->sent < offset) s->sent = offset; /* it was said on an earlier connection */
+    if (!ring_used(&s->ring) && (s->ended || !c->op || ring_total > RINGS_MAX)) ring_free(&s->ring);
     update_want(s);
     if (c->quieting && !index) c->quiet_at = now_ms() + TERMINAL_QUIET_MS;
     return true;
@@ -357,7 +361,7 @@ bool command_emit(struct command *c, struct connection *to) {
 bool command_resume(struct command *c, const uint64_t offsets[2]) {
     for (int i = 0; i < 2; i++) {
         struct stream *s = &c->out[i];
-        if (offsets[i] < s->ring.head || offsets[i] > s->sent) return false;
+        if (offsets[i] < s->ring.head || offsets[i] > s->ring.tail) return false;
         ring_discard(&s->ring, offsets[i]);
         s->sent = offsets[i];
         update_want(s);
@@ -492,9 +496,9 @@ void command_signal(struct command *c, int32_t number) {
 }
 
 void command_kill(struct command *c, uint8_t why) {
-    if (c->done) return;
-    if (!c->killing) c->why = why;
+    if (!c->killing && !c->done) c->why = why;
     c->killing = true;
+    if (c->done) return; /* what is left to be read of its terminal is not waited for */
     order(c, ORDER_KILL, 0);
     if (c->op) { /* a file operation ends when its pipes do */
         if (c->in.fd >= 0) close_input(c);

@@ -47,6 +47,7 @@ class Command:
         "done",
         "feeding",
         "frame",
+        "held",
         "id",
         "is_file",
         "kill_wanted",
@@ -73,6 +74,7 @@ class Command:
         self.chunks: deque[tuple[int, bytes]] = deque()
         self.abandoned = False
         self.kill_wanted = False
+        self.held: list[bytes] = []  # frames for the next link
         self.stdin_closed = False
         self.feeding = False  # it waits for its turn to send standard input
         self.waiters: list[asyncio.Future[None]] = []

@@ -133,9 +133,16 @@ class Connection:
                     link.write(part)
 
     def send(self, frame: bytes) -> None:
-        """Send a frame that a broken link may lose (an acknowledgement, a new terminal size)."""
+        """Send a frame that a broken link may lose (an acknowledgement)."""
         if self._link is not None and frame:
             self._link.write(frame)
+
+    def send_surely(self, command: Command, frame: bytes) -> None:
+        """Send a command a frame, where there is no link on the next; one that is under way when a link breaks may be lost."""
+        if self._link is not None and command.sent:
+            self._link.write(frame)
+        else:
+            command.held.append(frame)
 
     def kill(self, command: Command) -> None:
         """Kill a command and all that it started, on this link or the next."""
@@ -210,7 +217,9 @@ class Connection:
             for attempt in range(1 << 30):
                 try:
                     await self._open_once()
-                    return
+                    if self._link is not None:
+                        return
+                    raise SandboxUnavailableError("the stream to the sandbox's guest broke", started="no")
                 except SandboxUnavailableError as error:
                     pause = _BACKOFF[min(attempt, len(_BACKOFF) - 1)]
                     if isinstance(error, GuestUnavailableError) or self._loop.time() + pause > began + self._allowance():
@@ -344,6 +353,9 @@ class Connection:
         else:
             self._drop(command, _lost_guest(command, same_guest))
             return
+        held, command.held = command.held, []
+        for frame in held:
+            self.send(frame)
         self.push_stdin(command)
 
     def _on_lost(self, link: Link, error: BaseException | None) -> None:
@@ -352,7 +364,7 @@ class Connection:
         self._link = None
         if self._keepalive is not None:
             self._keepalive.cancel()
-        if self._commands and not self._closed:
+        if self._commands and not self._closed and self._opening is None:  # an opening under way looks itself
             self._reopen()
 
     def _watch_idle(self) -> None:

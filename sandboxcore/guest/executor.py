@@ -86,7 +86,7 @@ class GuestProcess(ProcessHandle):
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
         self._read = [0, 0]
-        self._reading = False
+        self._readers = 0
         self._command = _submit(connection, request, live=True)
 
     async def started(self) -> None:
@@ -124,7 +124,7 @@ class GuestProcess(ProcessHandle):
     async def output(self) -> AsyncIterator[Chunk]:
         """Yield output as it comes."""
         command = self._command
-        self._reading = True
+        self._readers += 1
         try:
             while True:
                 while command.chunks:
@@ -139,17 +139,21 @@ class GuestProcess(ProcessHandle):
             if note := _launch_note(self._request, command.done.result()):
                 yield Chunk("stderr", note)
         finally:
-            self._reading = False
+            self._readers -= 1  # asyncio may be late to close a generator that was left: whoever waits looks again
+            command.wake()
 
     async def wait(self) -> ExecResult:
         """Wait for the end."""
         command = self._command
-        while not command.done.done():
-            if not self._reading:
-                self._discard()
-            await command.changed()
+        await self._ended()
         end = await command.done
         return _result(self._request, end, b"", b"", self._loop.time() - self._began)
+
+    async def _ended(self) -> None:
+        while not self._command.done.done():
+            if not self._readers:
+                self._discard()
+            await self._command.changed()
 
     def _discard(self) -> None:
         """Nobody reads: let the command write on."""
@@ -163,21 +167,18 @@ class GuestProcess(ProcessHandle):
     async def signal(self, number: int) -> None:
         """Send a signal to the program."""
         if not self._command.done.done():
-            self._connection.send(protocol.signal(self._command.id, number))
+            self._connection.send_surely(self._command, protocol.signal(self._command.id, number))
 
     async def kill(self) -> None:
         """Kill the program and all that it started, and wait until they are gone."""
         command = self._command
         self._connection.kill(command)
-        while not command.done.done():
-            if not self._reading:
-                self._discard()
-            await command.changed()
+        await self._ended()
 
     async def resize(self, columns: int, rows: int) -> None:
         """Change the size of the terminal."""
         if self._request.pty and not self._command.done.done():
-            self._connection.send(protocol.resize(self._command.id, columns, rows))
+            self._connection.send_surely(self._command, protocol.resize(self._command.id, columns, rows))
 
 
 # --- what an end means ---

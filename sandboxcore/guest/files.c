@@ -327,7 +327,7 @@ static int remove_below(int folder, const char *name) {
     if (!dir) return errno;
     int error = 0;
     for (struct dirent *entry; !error && (entry = readdir(dir));)
-        if (!dots(entry->d_name)) error = remove_below(fd, entry->d_name);
+        if (!dots(entry->d_name) && (error = remove_below(fd, entry->d_name)) == ENOENT) error = 0; /* somebody was faster */
     closedir(dir);
     if (error) return error;
     return unlinkat(folder, name, AT_REMOVEDIR) < 0 ? errno : 0;
@@ -340,6 +340,15 @@ static int remove_path(const struct request *r) {
     return rmdir(r->path) < 0 ? errno : 0;
 }
 
+/* Of the folder just made and of nothing else: its parent's owner may have put a link in its place. */
+static int give_mode(const char *path, mode_t mode) {
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0) return errno;
+    int error = fchmod(fd, mode) < 0 ? errno : 0;
+    close(fd);
+    return error;
+}
+
 static int make_folder(const struct request *r) {
     char path[PATH_MAX];
     struct stat st;
@@ -347,17 +356,18 @@ static int make_folder(const struct request *r) {
     strcpy(path, r->path);
     int error = r->flags & FILE_FLAG && *path ? make_parents(path, 0755) : 0;
     if (error) return error;
-    if (mkdir(path, 0700) == 0) return chmod(path, (mode_t)r->mode & 07777) < 0 ? errno : 0;
+    if (mkdir(path, 0700) == 0) return give_mode(path, (mode_t)r->mode & 07777);
     error = errno;
     if (!(r->flags & FILE_FLAG) || stat(path, &st) < 0) return error;
     return S_ISDIR(st.st_mode) ? 0 : EEXIST;
 }
 
 _Noreturn void files_main(const struct request *request, int control, int in, int out) {
-    int fds[3] = {control, in, out};
-    for (int i = 0; i < 3; i++) fds[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, 16);
-    for (int i = 0; i < 3; i++) dup3(fds[i], 3 + i, O_CLOEXEC);
-    close_above(6);
+    if (!keep_only((int[]){control, in, out}, 3)) {
+        struct report report = {.kind = REPORT_FAILED, .value = errno, .phase = PHASE_SPAWN};
+        send(control, &report, sizeof report, MSG_NOSIGNAL);
+        _exit(0);
+    }
     control_fd = 3;
     umask(022);
 

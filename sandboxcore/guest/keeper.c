@@ -83,10 +83,14 @@ void forget_minder(pid_t pid) {
 
 /* What a killed minder was minding has become ours: nobody can vouch for it any more. */
 static void kill_orphans(uint64_t now, uint64_t *next) {
+    static uint64_t again_at;
     if (!minders_lost) return;
-    kill_children(minders, minder_count);
-    minders_lost--;
-    sooner(next, now + ORPHAN_PAUSE_MS);
+    if (now >= again_at) {
+        kill_children(minders, minder_count);
+        minders_lost--;
+        again_at = now + ORPHAN_PAUSE_MS;
+    }
+    sooner(next, again_at);
 }
 
 static void reap(struct watch *watch, uint32_t events) {
@@ -143,6 +147,7 @@ _Noreturn void keeper_main(const struct keeper_options *options) {
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     signal(SIGPIPE, SIG_IGN);
     signal(SIGHUP, SIG_IGN);
+    signal(SIGCHLD, SIG_DFL); /* whoever started us may have ignored it, and then no end would be told */
     umask(022);
     raise_descriptor_limit(options->init);
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);

@@ -7,7 +7,10 @@
 enum {
     EXEC_WINDOW = 256 << 10, /* unacknowledged bytes of one stream of a command */
     FILE_WINDOW = 2 << 20,   /* the same for a file operation */
-    TIGHT_WINDOW = 16 << 10, /* what a stream gets when all rings together are over RINGS_MAX */
+    /* What a stream gets when all rings together are over RINGS_MAX: no less than what a client acknowledges at once (a third of its
+       own window, command.py), or each would wait for the other. */
+    TIGHT_EXEC_WINDOW = 64 << 10,
+    TIGHT_FILE_WINDOW = 512 << 10,
     RINGS_MAX = 64 << 20,
     OUTPUT_CHUNK = 64 << 10,
     QUEUE_MAX = 128 << 10, /* bytes that wait for a connection before commands are held up */

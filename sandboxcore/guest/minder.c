@@ -27,7 +27,7 @@
 #define SYS_close_range 436
 #endif
 
-enum { KILL_LIMIT_MS = 1500, CONTROL = 6, FIRST_FREE = 7 };
+enum { KILL_LIMIT_MS = 1500, KILL_AGAIN_MS = 1000, CONTROL = 6 };
 
 void close_above(int lowest) {
     if (syscall(SYS_close_range, (unsigned)lowest, ~0U, 0) == 0) return;
@@ -41,6 +41,34 @@ void close_above(int lowest) {
         if (fd >= lowest && fd != dirfd(dir)) close(fd);
     }
     closedir(dir);
+}
+
+static void close_between(int first, int last) {
+    if (first > last || syscall(SYS_close_range, (unsigned)first, (unsigned)last, 0) == 0) return;
+    for (int fd = first; fd <= last; fd++) close(fd);
+}
+
+/* Move descriptors to 3 and up and close all others but the standard ones: first those, so that there is room even at the limit. */
+bool keep_only(const int *fds, int count) {
+    int kept[8], high[8];
+    memcpy(kept, fds, (size_t)count * sizeof *kept);
+    for (int i = 1; i < count; i++)
+        for (int j = i; j > 0 && kept[j - 1] > kept[j]; j--) {
+            int other = kept[j];
+            kept[j] = kept[j - 1];
+            kept[j - 1] = other;
+        }
+    int next = 3;
+    for (int i = 0; i < count; i++) {
+        close_between(next, kept[i] - 1);
+        if (kept[i] >= next) next = kept[i] + 1;
+    }
+    close_above(next);
+    for (int i = 0; i < count; i++)
+        if ((high[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, 3 + count)) < 0) return false;
+    for (int i = 0; i < count; i++) dup3(high[i], 3 + i, O_CLOEXEC);
+    close_above(3 + count);
+    return true;
 }
 
 static bool contains(const pid_t *list, size_t n, pid_t pid) {
@@ -168,7 +196,7 @@ static void kill_and_report(struct minder *m, uint8_t why) {
     if (!m->ended) m->why = why;
     uint32_t unkillable = kill_tree(m);
     report_end(m, unkillable);
-    m->deadline = 0;
+    m->deadline = unkillable ? now_ms() + KILL_AGAIN_MS : 0; /* it may have become possible, or have left us its children */
 }
 
 static void obey(struct minder *m) {
@@ -210,6 +238,7 @@ struct start {
     struct identity who;
     char **env;
     bool terminal;
+    volatile bool victim;
     volatile int error;
     volatile uint8_t phase;
 };
@@ -290,6 +319,18 @@ static void reset_signals(void) {
     for (int number = 1; number < NSIG; number++) syscall(SYS_rt_sigaction, number, by_default, NULL, 8);
 }
 
+/*
+ * So that the kernel takes a command before the keeper when memory runs out. Best effort: raising it is always allowed. A keeper that
+ * is not root can't open the file of its own kind, which may not be looked at, and has to wait until the program runs.
+ */
+static bool prefer_as_victim(const char *path) {
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0) return false;
+    bool done = write(fd, "1000", 4) == 4;
+    close(fd);
+    return done;
+}
+
 /* Runs in a vfork child: the minder's memory, so nothing is allocated and little is written. */
 static _Noreturn void launch(struct start *s) {
     reset_signals();
@@ -298,6 +339,7 @@ static _Noreturn void launch(struct start *s) {
     dup2(3, 0);
     dup2(4, 1);
     dup2(5, 2);
+    s->victim = prefer_as_victim("/proc/self/oom_score_adj");
     syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, &settings.nofile, NULL);
     int error = enter(s->request, &s->who, &s->phase);
     if (!error) {
@@ -311,33 +353,18 @@ static _Noreturn void launch(struct start *s) {
     _exit(127);
 }
 
-static void place(int fds[4]) {
-    int high[4];
-    for (int i = 0; i < 4; i++) high[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, 16);
-    for (int i = 0; i < 4; i++) dup3(high[i], 3 + i, O_CLOEXEC);
-    close_above(FIRST_FREE);
-}
-
 static _Noreturn void fail(struct minder *m, int error, uint8_t phase) {
     struct report report = {.kind = REPORT_FAILED, .value = error, .phase = phase};
     tell(m, &report);
     _exit(0);
 }
 
-/* So that the kernel takes a command before the keeper when memory runs out. Best effort: raising it is always allowed. */
-static void prefer_as_victim(pid_t pid) {
-    char path[48];
-    snprintf(path, sizeof path, "/proc/%d/oom_score_adj", (int)pid);
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
-    if (fd < 0) return;
-    (void)!write(fd, "1000", 4);
-    close(fd);
-}
-
 _Noreturn void minder_main(const struct request *request, int control, int in, int out, int err) {
     uint64_t began = now_ms();
-    place((int[]){in, out, err, control});
-    struct minder m = {.control = CONTROL, .deadline = request->timeout_ms ? began + request->timeout_ms : 0};
+    struct minder m = {.control = control};
+    if (!keep_only((int[]){in, out, err, control}, 4)) fail(&m, errno, PHASE_SPAWN);
+    m.control = CONTROL;
+    if (request->timeout_ms) m.deadline = began + 1 + request->timeout_ms; /* the clock's part of a millisecond was left out */
 
     sigset_t all, child;
     sigfillset(&all);
@@ -367,6 +394,10 @@ _Noreturn void minder_main(const struct request *request, int control, int in, i
     struct report started = {.kind = REPORT_STARTED, .value = pid};
     tell(&m, &started);
     for (int fd = 3; fd < CONTROL; fd++) close(fd);
-    prefer_as_victim(pid);
+    if (!start.victim && own_proc()) {
+        char path[48];
+        snprintf(path, sizeof path, "/proc/%d/oom_score_adj", (int)pid);
+        prefer_as_victim(path);
+    }
     mind(&m);
 }

@@ -54,26 +54,36 @@ static _Noreturn void detach(int listener) {
     keeper_main(&options);
 }
 
-/* Under the lock: a second relay waits, and then finds the socket of the first one's keeper. */
-static int start_keeper(const struct sockaddr_un *address, const char *lock_path) {
-    int lock = open(lock_path, O_CREAT | O_RDWR | O_CLOEXEC, 0600);
-    if (lock < 0 || flock(lock, LOCK_EX) < 0) return -1;
-    int fd = connect_to(address);
-    if (fd < 0) {
-        int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        unlink(address->sun_path);
-        if (bind(listener, (const struct sockaddr *)address, sizeof *address) < 0 || chmod(address->sun_path, 0600) < 0 || listen(listener, 128) < 0)
-            return -1;
-        pid_t pid = fork();
-        if (pid < 0) return -1;
+/* A socket with a keeper behind it; without one it must not stay, as whoever connects to it would wait in vain. */
+static bool fork_keeper(const struct sockaddr_un *address, int lock) {
+    int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    unlink(address->sun_path);
+    pid_t pid = -1;
+    if (bind(listener, (const struct sockaddr *)address, sizeof *address) == 0) {
+        if (chmod(address->sun_path, 0600) == 0 && listen(listener, 128) == 0) pid = fork();
         if (pid == 0) {
             close(lock);
             detach(listener);
         }
-        close(listener);
-        fd = connect_to(address);
+        int error = errno;
+        if (pid < 0) unlink(address->sun_path);
+        errno = error;
     }
-    close(lock);
+    close(listener);
+    return pid > 0;
+}
+
+/* Under the lock: a second relay waits, and then finds the socket of the first one's keeper. */
+static int start_keeper(const struct sockaddr_un *address, const char *lock_path) {
+    int lock = open(lock_path, O_CREAT | O_RDWR | O_CLOEXEC, 0600), fd = -1;
+    if (lock < 0) return -1;
+    if (flock(lock, LOCK_EX) == 0) {
+        fd = connect_to(address);
+        if (fd < 0 && fork_keeper(address, lock)) fd = connect_to(address);
+    }
+    int error = errno;
+    close(lock); /* also where it failed: the relay may live for long with a keeper in another folder */
+    errno = error;
     return fd;
 }
 

@@ -74,9 +74,11 @@ static bool wants_restart(void) {
 /* The sandbox ends with its command, as a container does: everything in the pid namespace goes with us. */
 static _Noreturn void leave(void) {
     char line[64];
-    while (service.out.fd >= 0 && copy_output()) continue;
+    /* More than a pipe holds, and so all that the command wrote; what it has left running may write on without end. */
+    for (int i = 0; i < 32 && service.out.fd >= 0 && copy_output(); i++) continue;
     snprintf(line, sizeof line, "exit %d %d %u\n", exit_code(), service.end.signaled ? service.end.value : 0, service.restarts);
     status(line);
+    connections_flush(); /* the ends of commands that came before this one */
     _exit(exit_code());
 }
 
@@ -111,6 +113,7 @@ static void control_ready(struct watch *watch, uint32_t events) {
     if (report.kind == REPORT_FAILED) {
         snprintf(line, sizeof line, "failed %d %d\n", report.value, report.phase);
         status(line);
+        connections_flush();
         _exit(report.value == ENOENT ? 127 : 126);
     }
     service.end = report;
