@@ -403,10 +403,11 @@ async def test_a_fifo_never_hangs(guest: Guest, tmp_path: Path) -> None:
 
 async def test_a_fifo_with_a_reader_takes_all(guest: Guest, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
+    begun = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)  # so that it has a reader from now on
     reading = asyncio.create_task(asyncio.to_thread((tmp_path / "fifo").read_bytes))
-    await asyncio.sleep(0.2)
     await guest.files.write_file(str(tmp_path / "fifo"), b"y" * 500_000)
     assert await reading == b"y" * 500_000
+    os.close(begun)
 
 
 async def test_a_fifo_whose_reader_stands_still_is_given_up(guest: Guest, keeper: Keeper, tmp_path: Path) -> None:

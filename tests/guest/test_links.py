@@ -60,6 +60,7 @@ async def test_commands_start_once_each_under_constant_cuts(guest: Guest, channe
         result = await guest.executor.exec(sh(f"echo x >> {folder}/{number}; printf %s {number}; exit {number % 250}"))
         assert (result.exit_code, result.stdout) == (number % 250, b"%d" % number)
 
+    await guest.connect()
     async with cutting(channel, 0.005, 0.03) as cuts:
         for start in range(0, 300, 20):
             await asyncio.gather(*(one(number) for number in range(start, start + 20)))
@@ -70,6 +71,7 @@ async def test_commands_start_once_each_under_constant_cuts(guest: Guest, channe
 
 async def test_no_byte_is_lost_or_doubled_under_cuts(guest: Guest, channel: SocketChannel) -> None:
     data = random.Random(1).randbytes(24 << 20)
+    await guest.connect()
     async with cutting(channel, 0.01, 0.05) as cuts:
         result = await guest.executor.exec(ExecRequest(argv=["cat"], stdin=data, output_limit_bytes=None))
         await guest.files.write_file("copy", data)
@@ -93,6 +95,7 @@ async def test_streams_of_both_kinds_survive_cuts(guest: Guest, channel: SocketC
             await process.write(piece)
         await process.write_eof()
 
+    await guest.connect()
     async with cutting(channel, 0.005, 0.02) as cuts:
         feeding = asyncio.create_task(feed(cuts))
         async for chunk in process.output():
@@ -118,7 +121,7 @@ async def test_a_timeout_is_kept_while_the_link_is_down(keeper: Keeper, tmp_path
     channel = Gated(keeper.socket)
     guest = Guest(channel)
     task = asyncio.create_task(guest.executor.exec(sh(f"while :; do echo x >> {beat}; sleep 0.05; done", timeout=0.6)))
-    await asyncio.sleep(0.3)
+    assert await until(beat.exists, 30)
     down.set()
     channel.cut()
     await asyncio.sleep(0.8)

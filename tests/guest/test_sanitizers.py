@@ -166,7 +166,7 @@ class Enemy:
     def __init__(self, keeper: Keeper, *, greet: bool = True, client_id: bytes | None = None, generation: int = 1) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.connect(str(keeper.socket))
-        self.socket.settimeout(5)
+        self.socket.settimeout(30)
         if greet:
             self.say(protocol.hello(client_id or os.urandom(16), generation, 1000, []))
             assert self.hear()[:1] == [FrameType.WELCOME]
@@ -175,7 +175,7 @@ class Enemy:
         with contextlib.suppress(OSError):  # it may have hung up on us
             self.socket.sendall(data)
 
-    def hear(self, seconds: float = 2.0) -> list[int]:
+    def hear(self, seconds: float = 30.0) -> list[int]:
         """Types of the frames of what comes next; empty: the end, or nothing."""
         ready, _, _ = select.select([self.socket], [], [], seconds)
         try:
@@ -190,8 +190,8 @@ class Enemy:
         return kinds
 
     def hangs_up(self) -> bool:
-        """Whether the guest ends the stream within 2 s."""
-        limit = time.monotonic() + 2
+        """Whether the guest ends the stream within 30 s."""
+        limit = time.monotonic() + 30
         while time.monotonic() < limit:
             if select.select([self.socket], [], [], 0.1)[0]:
                 try:
@@ -294,7 +294,7 @@ async def test_what_is_odd_harms_nobody(friend: Guest, enemy: Callable[..., Enem
     for data in HARMLESS[name]:
         one.say(data)
     one.say(protocol.ping(1))
-    limit = time.monotonic() + 5
+    limit = time.monotonic() + 30
     while FrameType.PONG not in one.hear(0.5):
         assert time.monotonic() < limit, "the connection is dead"
     await behaves(friend)

@@ -100,12 +100,27 @@ class Tree:
                     found.append(int(entry.name))
         return found
 
+    def commands(self) -> dict[int, list[bytes]]:
+        """Their words; a process that has just ended has none."""
+        found = {}
+        for pid in self.inside():
+            with contextlib.suppress(OSError):
+                found[pid] = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return found
+
+    def descriptors(self) -> set[str]:
+        """What the descriptors of its first process lead to."""
+        found = set()
+        for link in Path(f"/proc/{self.pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                found.add(str(link.readlink()))
+        return found
+
     def keepers(self) -> list[int]:
         """Keepers of the tree: guests that lead a session and are no relay of an exec."""
         found = []
-        for pid in self.inside():
+        for pid, words in self.commands().items():
             with contextlib.suppress(OSError):
-                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
                 state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
                 if b"relay" in words and state[3] == str(pid):
                     found.append(pid)
