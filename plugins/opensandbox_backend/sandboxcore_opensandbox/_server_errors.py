@@ -18,7 +18,7 @@ from sandboxcore.errors import (
     UsageError,
 )
 
-__all__ = ("BY_CLASS", "BY_CODE", "BY_STATUS", "is_missing", "retry_after", "server_error")
+__all__ = ("BY_CLASS", "BY_CODE", "BY_STATUS", "is_lost", "is_missing", "retry_after", "server_error", "was_sent")
 
 Make = Callable[[str, "str | None"], SandboxError]
 
@@ -97,6 +97,11 @@ BY_CLASS: Mapping[str, tuple[Make, str]] = {
     "PoolDestroyIncompleteException": (_provision, "the client-side pool left sandboxes behind"),
     "SandboxException": (_provision, "the server's log says more"),
 }
+#: Statuses of what is between here and the server, which may have got the request.
+_BY_THE_WAY = (502, 504)
+#: Exceptions of the SDK for an answer that did not come, and of httpx for a request that nobody got.
+_BROKEN_OFF = ("SandboxTimeoutException", "SandboxConnectionException", "SandboxInternalException")
+_NOT_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout")
 _TLS = ("certificate", "ssl", "tls")
 
 
@@ -148,6 +153,19 @@ def _text(error: BaseException) -> str:
 def is_missing(error: BaseException) -> bool:
     """Tell whether what was asked for is not there (any more)."""
     return getattr(error, "status_code", None) == 404
+
+
+def was_sent(error: BaseException) -> bool:
+    """Tell whether the server may have got the request: not where no connection came about."""
+    return not any(type(one).__name__ in _NOT_SENT for one in (error, error.__cause__))
+
+
+def is_lost(error: BaseException) -> bool:
+    """Tell whether the server may go on with what it was asked for, though its answer will not come."""
+    status = getattr(error, "status_code", None)
+    if status is not None:
+        return status in _BY_THE_WAY
+    return type(error).__name__ in _BROKEN_OFF and was_sent(error)
 
 
 def retry_after(error: BaseException) -> float | None:

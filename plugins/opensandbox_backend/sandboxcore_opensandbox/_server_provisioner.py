@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from sandboxcore._closing import finish
+from sandboxcore._closing import each, finish
 from sandboxcore.abc import Provisioner
 from sandboxcore.errors import CapabilityError, ProvisionError, ProvisionTimeoutError, SandboxError
 from sandboxcore.values import EnvironmentRef, Event
@@ -16,8 +16,9 @@ from sandboxcore_kubernetes.naming import ENVIRONMENT_ID
 
 from ._server_channel import ExecdChannel
 from ._server_connection import ServerConnection
+from ._server_creation import Creation
 from ._server_describe import environment_ref
-from ._server_errors import is_missing, retry_after, server_error
+from ._server_errors import is_missing, server_error
 from ._server_notes import LEASE, READY, ServerNotes, metadata
 from ._server_request import check, create_arguments, pool_of
 
@@ -68,26 +69,24 @@ class ServerProvisioner(Provisioner):
         """
         self.check(spec)
         name = next(iter(spec.services))
+        creation = Creation()
         began = time.monotonic()
         try:
             async with asyncio.timeout(claim.timeout):
-                ref = await self._make(spec.services[name], name, pool_of(spec, name, self.config), claim)
+                ref = await self._make(spec.services[name], name, pool_of(spec, name, self.config), claim, creation)
         except BaseException as error:
-            undo = finish(self._forget(claim), seconds=_UNDO_SECONDS, what=f"undoing environment {claim.environment_id}")
-            try:
-                await undo
-            except asyncio.CancelledError:
-                if isinstance(error, asyncio.CancelledError):
-                    raise
-            if isinstance(error, TimeoutError) and not isinstance(error, SandboxError):
-                what = f"service {name!r}: not ready after {claim.timeout:g} s; the server did not say why"
-                raise ProvisionTimeoutError(what, service=name) from error
-            raise
+            over = isinstance(error, TimeoutError) and not isinstance(error, SandboxError)
+            told = _too_late(creation.refused, name, claim.timeout) if over else error
+            if creation.is_known:
+                await self._undo(claim, creation, told)
+            if told is error:
+                raise
+            raise told from error
         event = Event(name="service.ready", time=time.time(), service=name, duration=time.monotonic() - began)
         emit(event.replace(environment_id=claim.environment_id))
         return ref
 
-    async def _make(self, service: ServiceSpec, name: str, pool: str, claim: Claim) -> EnvironmentRef:
+    async def _make(self, service: ServiceSpec, name: str, pool: str, claim: Claim, creation: Creation) -> EnvironmentRef:
         config = await self.connection.sdk()
         now = time.time()
         notes = ServerNotes(
@@ -104,7 +103,11 @@ class ServerProvisioner(Provisioner):
         end = now + claim.lease
         arguments = create_arguments(service, pool, metadata(notes, end))
         arguments["timeout"] = timedelta(seconds=max(SHORTEST, claim.lease + self.config.expire_grace))
-        sandbox_id = await self._create(arguments, config, name)
+        try:
+            sandbox_id = await creation.run(config, arguments)
+        except Exception as error:
+            what = f"service {name!r}: create a sandbox of {pool or service.image!r}"
+            raise _named(server_error(error, what), name) from error
         ref = environment_ref(notes, sandbox_id, end, ready=True)
         try:
             await self._prepare(ref.sandboxes[0], service)
@@ -113,25 +116,6 @@ class ServerProvisioner(Provisioner):
         except Exception as error:
             raise _named(server_error(error, f"service {name!r}: sandbox {sandbox_id}"), name) from error
         return ref
-
-    async def _create(self, arguments: dict[str, Any], config: Any, name: str) -> str:
-        """Create the sandbox; while the server is at its limits and says when to ask again, it is asked again."""
-        from opensandbox import Sandbox
-
-        while True:
-            try:
-                made = await Sandbox.create(connection_config=config, **arguments)
-            except Exception as error:
-                pause = retry_after(error)
-                if pause is not None:
-                    await asyncio.sleep(pause)
-                    continue
-                source = arguments.get("extensions", {}).get("poolRef") or arguments["image"]
-                what = f"service {name!r}: create a sandbox of {source!r}"
-                raise _named(server_error(error, what), name) from error
-            sandbox_id: str = made.id
-            await made.close()
-            return sandbox_id
 
     async def _prepare(self, sandbox: SandboxRef, service: ServiceSpec) -> None:
         """Put the guest in, and with it the service's files and directory."""
@@ -152,9 +136,25 @@ class ServerProvisioner(Provisioner):
 
     # -- taking away
 
-    async def _forget(self, claim: Claim) -> None:
-        """Kill what was created for a claim, also where its id was never heard: it is found by what is written on it."""
-        await self._take_away(claim.environment_id)
+    async def _undo(self, claim: Claim, creation: Creation, error: BaseException) -> None:
+        """Kill what was created for a claim, also where its id was never heard: it is found by what is written on it.
+
+        A cancellation meanwhile changes nothing: the failure that is being undone comes out.
+        """
+
+        async def is_listed() -> bool:
+            return bool(await self.find({ENVIRONMENT_ID: claim.environment_id}))
+
+        async def undo() -> None:
+            await creation.settle(is_listed)
+            await self._take_away(claim.environment_id)
+
+        try:
+            await finish(undo(), seconds=_UNDO_SECONDS, what=f"undoing environment {claim.environment_id}")
+        except asyncio.CancelledError:
+            pass
+        except Exception as failure:
+            error.add_note(f"environment {claim.environment_id} may be left behind: {failure}")
 
     async def find(self, wanted: dict[str, str]) -> list[Any]:
         """List the sandboxes with this metadata, page by page.
@@ -177,33 +177,32 @@ class ServerProvisioner(Provisioner):
         except Exception as error:
             raise server_error(error, "list sandboxes") from error
 
-    async def _kill(self, environment_id: str, sandbox_id: str) -> None:
+    async def _kill(self, sandbox_id: str) -> None:
         try:
             manager = await self.connection.manager()
             await manager.kill_sandbox(sandbox_id)
         except Exception as error:
             if not is_missing(error):
                 raise server_error(error, f"kill sandbox {sandbox_id}") from error
-        await self._until_gone(environment_id, sandbox_id)
-
-    async def _until_gone(self, environment_id: str, sandbox_id: str) -> None:
-        """Wait until the server lists it no more; asking for one that is gone would make the SDK log an error."""
-        deadline = time.monotonic() + _GONE_SECONDS
-        pause = 0.05
-        while time.monotonic() < deadline:
-            if not await self.find({ENVIRONMENT_ID: environment_id}):
-                return
-            await asyncio.sleep(pause)
-            pause = min(1.0, pause * 2)
-        raise ProvisionError(f"sandbox {sandbox_id} is still there after {_GONE_SECONDS:g} s", hint="is the controller running?")
 
     async def destroy(self, environment: EnvironmentRef) -> None:
         """Kill the sandbox and wait until the server knows it no more. Idempotent."""
         await self._take_away(environment.environment_id)
 
     async def _take_away(self, environment_id: str) -> None:
-        for found in await self.find({ENVIRONMENT_ID: environment_id}):
-            await self._kill(environment_id, found.id)
+        """Kill all of an environment and wait until the server lists none; the SDK logs questions for what is gone as errors."""
+        deadline = time.monotonic() + _GONE_SECONDS
+        killed: set[str] = set()
+        pause = 0.05
+        while found := {info.id for info in await self.find({ENVIRONMENT_ID: environment_id})}:
+            if time.monotonic() > deadline:
+                what = f"sandbox {', '.join(sorted(found))} is still there after {_GONE_SECONDS:g} s"
+                raise ProvisionError(what, hint="is the controller running?")
+            for _, failure in await each(found - killed, self._kill):
+                raise failure
+            killed |= found
+            await asyncio.sleep(pause)
+            pause = min(1.0, pause * 2)
 
     async def renew(self, environments: Sequence[EnvironmentRef], lease: float) -> None:
         """Move the end of the leases, with two requests a sandbox: the server has none for many."""
@@ -244,6 +243,15 @@ class ServerProvisioner(Provisioner):
         from ._server_doctor import diagnose_server
 
         return await diagnose_server(self.connection, self)
+
+
+def _too_late(refused: Exception | None, service: str, seconds: float) -> ProvisionTimeoutError:
+    """Say that the time is over, with what the server said where it was at its limits all along."""
+    what = f"service {service!r}: not ready after {seconds:g} s"
+    if refused is None:
+        return ProvisionTimeoutError(f"{what}; the server did not say why", service=service)
+    said = server_error(refused, "the server is at its limits")
+    return ProvisionTimeoutError(f"{what}; {said.message}", service=service, hint=said.hint)
 
 
 def _named(error: SandboxError, service: str) -> SandboxError:

@@ -1,0 +1,186 @@
+"""What goes wrong on the way to opensandbox-server: lost answers, restarts, limits, entrances that change what they pass on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+from unittest.mock import Mock
+
+import aiohttp
+import pytest
+from aiohttp import web
+from sandboxcore_opensandbox._config import OpenSandboxConfig
+from sandboxcore_opensandbox._server_provisioner import ServerProvisioner
+
+from sandboxcore import Session
+from sandboxcore.errors import ProvisionTimeoutError, UsageError
+from sandboxcore.spec import EnvironmentSpec
+from sandboxcore.values import Claim, EnvironmentRef
+from tests.opensandbox import places
+from tests.opensandbox.serving import serving
+
+ONE = {"services": {"default": {"image": places.DEBIAN}}}
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@contextlib.asynccontextmanager
+async def answering(handler: Handler) -> AsyncIterator[str]:
+    """Answer all requests at an address, which is given."""
+    app = web.Application(client_max_size=1 << 26)
+    app.router.add_route("*", "/{path:.*}", handler)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = runner.addresses[0][:2]
+        yield f"{host}:{port}"
+    finally:
+        await runner.cleanup()
+
+
+class Entrance:
+    """Stands before a server and passes requests on, also for clients that have left; creations wait until they may."""
+
+    def __init__(self, server: str, client: aiohttp.ClientSession) -> None:
+        self._server = server
+        self._client = client
+        self.came = asyncio.Event()
+        self.may = asyncio.Event()
+        self.passed = asyncio.Event()
+        self.looks = asyncio.Semaphore(0)
+
+    async def handle(self, request: web.Request) -> web.Response:
+        """Pass one request on."""
+        creates = (request.method, request.path) == ("POST", "/v1/sandboxes")
+        body = await request.read()
+        if creates:
+            self.came.set()
+            await self.may.wait()
+        headers = {key: value for key, value in request.headers.items() if key.lower() not in ("host", "content-length")}
+        async with self._client.request(
+            request.method, f"http://{self._server}{request.path_qs}", headers=headers, data=body
+        ) as far:
+            content = await far.read()
+        if creates:
+            self.passed.set()
+        if (request.method, request.path) == ("GET", "/v1/sandboxes"):
+            self.looks.release()
+        return web.Response(status=far.status, body=content, content_type="application/json")
+
+
+async def test_a_creation_that_arrives_late_leaves_nothing_though_it_was_given_up() -> None:
+    """The server goes on creating for a client that has left: looked for once, the sandbox would not be there yet."""
+    with serving(places.namespace()) as server:
+        async with aiohttp.ClientSession() as client:
+            entrance = Entrance(server.domain, client)
+            config = {"mode": "server", "api_key": server.key}
+            async with (
+                answering(entrance.handle) as domain,
+                Session("opensandbox", config={**config, "domain": domain}) as session,
+            ):
+                making = asyncio.ensure_future(session.provision(ONE))
+                await entrance.came.wait()
+                making.cancel()
+                looks = asyncio.gather(*(entrance.looks.acquire() for _ in range(3)))
+                await asyncio.wait((making, looks), return_when=asyncio.FIRST_COMPLETED)
+                gave_up_at_once = making.done()
+                looks.cancel()
+                entrance.may.set()
+                with pytest.raises(asyncio.CancelledError):
+                    await making
+                if gave_up_at_once:  # and so has nobody who would kill what comes
+                    await entrance.passed.wait()
+                assert await session.find(run_id=session.run_id) == []
+                assert not gave_up_at_once
+
+
+# -- without a server
+
+
+class StandIn:
+    """Answers as the server does, for what it can't be brought to: sandboxes by id, and answers that come first."""
+
+    def __init__(self) -> None:
+        self.sandboxes: set[str] = set()
+        self.first: dict[str, list[web.Response]] = {}
+        self.always: dict[str, Callable[[], web.Response]] = {}
+        self.asked: Counter[str] = Counter()
+
+    async def handle(self, request: web.Request) -> web.Response:
+        """Answer one request."""
+        await request.read()
+        what = f"{request.method} {request.path.removeprefix('/v1')}"
+        self.asked[what] += 1
+        if first := self.first.get(what):
+            return first.pop(0)
+        if what in self.always:
+            return self.always[what]()
+        if request.method == "DELETE":
+            self.sandboxes.discard(request.path.rpartition("/")[2])
+            return web.Response(status=204)
+        assert what == "GET /sandboxes", what
+        made = {"status": {"state": "Running"}, "createdAt": "2026-01-01T00:00:00Z", "entrypoint": ["true"]}
+        items = [{"id": name, "image": {"uri": "i"}, **made} for name in sorted(self.sandboxes)]
+        pages = {"page": 1, "pageSize": 200, "totalItems": len(items), "totalPages": 1, "hasNextPage": False}
+        return web.json_response({"items": items, "pagination": pages})
+
+
+@contextlib.asynccontextmanager
+async def standing_in(**config: Any) -> AsyncIterator[tuple[StandIn, ServerProvisioner]]:
+    """Give a server that is none, and a provisioner that knows only it."""
+    stand_in = StandIn()
+    async with answering(stand_in.handle) as domain:
+        provisioner = ServerProvisioner(OpenSandboxConfig(mode="server", domain=domain, api_key="k", **config))
+        try:
+            yield stand_in, provisioner
+        finally:
+            await provisioner.aclose()
+
+
+def refused(status: int, code: str, **headers: str) -> web.Response:
+    """Refuse as the server does."""
+    return web.json_response({"code": code, "message": f"{code}: no"}, status=status, headers=headers)
+
+
+async def provision(provisioner: ServerProvisioner, seconds: float = 60.0) -> EnvironmentRef:
+    """Provision without a session, which would look after what is left, too."""
+    claim = Claim(environment_id="e", run_id="r", owner="o", lease=60.0, timeout=seconds)
+    return await provisioner.provision(EnvironmentSpec.model_validate(ONE), claim, lambda event: None)
+
+
+@pytest.mark.tier("none")
+async def test_all_sandboxes_of_an_environment_are_killed() -> None:
+    """As where a creation was given up, and its sandbox came when the next was there."""
+    async with standing_in() as (server, provisioner):
+        server.sandboxes = {"a", "b"}
+        await provisioner.destroy(Mock(EnvironmentRef, environment_id="e"))
+        assert server.sandboxes == set()
+        assert server.asked["DELETE /sandboxes/a"] == server.asked["DELETE /sandboxes/b"] == 1
+
+
+@pytest.mark.tier("none")
+async def test_a_creation_that_fails_is_told_though_it_can_not_be_undone() -> None:
+    async with standing_in() as (server, provisioner):
+        server.always["POST /sandboxes"] = server.always["GET /sandboxes"] = lambda: refused(401, "INVALID_API_KEY")
+        with pytest.raises(UsageError, match=f"create a sandbox of '{places.DEBIAN}'") as caught:
+            await provision(provisioner)
+        assert caught.value.hint == "set api_key, or $OPEN_SANDBOX_API_KEY"
+        assert ["list sandboxes" in note for note in caught.value.__notes__] == [True]
+
+
+@pytest.mark.tier("none")
+async def test_a_server_at_its_limits_is_asked_with_pauses_and_its_words_are_told() -> None:
+    """Also where it says that no pause is needed."""
+    headers = {"Retry-After": "0"}
+    async with standing_in() as (server, provisioner):
+        server.always["POST /sandboxes"] = lambda: refused(429, "KUBERNETES::POOL_CAPACITY_EXHAUSTED", **headers)
+        began = time.monotonic()
+        with pytest.raises(ProvisionTimeoutError, match=r"not ready after 1\.2 s; .*POOL_CAPACITY_EXHAUSTED") as caught:
+            await provision(provisioner, 1.2)
+        assert server.asked["POST /sandboxes"] <= 1 + (time.monotonic() - began) / 0.5
+        assert "poolMax" in (caught.value.hint or "")
