@@ -107,7 +107,7 @@ async def test_the_lease_is_on_the_object(session: Session, cluster: Cluster) ->
     [found] = await session.find(environment_id=environment.id)
     assert 990 < found.ref.expires_at - time.time() < 1001
     end = datetime.datetime.fromisoformat(spec["expireTime"]).timestamp()
-    assert end - found.ref.expires_at == pytest.approx(30.0, abs=0.1)
+    assert end - found.ref.expires_at == pytest.approx(30.0, abs=1.5)  # the cluster tells its time in whole seconds
     await environment.destroy()
 
 
