@@ -97,6 +97,10 @@ class Runtime:
             ended.set_result(None)
 
     async def _make(self, spec: EnvironmentSpec, claim: Claim, *, keep: bool) -> EnvironmentRef:
+        lease = claim.lease
+        if keep:
+            # One that is meant for its use may be too short for its making.
+            claim = dataclasses.replace(claim, lease=max(lease, self._lease))
         self.leases.claim(claim.environment_id, claim.lease)
         began = time.monotonic()
         try:
@@ -108,14 +112,14 @@ class Runtime:
             self.leases.ready(ref)
             return ref
         self.leases.drop(claim.environment_id)
-        return await self._handed_over(ref, claim, time.monotonic() - began)
-
-    async def _handed_over(self, ref: EnvironmentRef, claim: Claim, took: float) -> EnvironmentRef:
-        """Let the lease count from now where making the environment took a part of it that matters."""
-        if took < claim.lease / 20:
+        if lease == claim.lease and time.monotonic() - began < lease / 20:
             return ref
+        return await self._handed_over(ref, lease)
+
+    async def _handed_over(self, ref: EnvironmentRef, lease: float) -> EnvironmentRef:
+        """Let the lease count from now."""
         try:
-            return await self.renew(ref, claim.lease)
+            return await self.renew(ref, lease)
         except BaseException:
             await finish(self.provisioner.destroy(ref), seconds=DESTROY_SECONDS, what=f"destroying {ref.environment_id}")
             raise
