@@ -196,8 +196,15 @@ def test_an_observer_that_calls_back_is_told(make_sync: Callable[..., sync.Sessi
 def test_an_interrupt_cancels_what_is_awaited(opened: sync.Session, tmp_path: Path) -> None:
     with opened.environment() as env:
         pid_file = tmp_path / "pid"
-        timer = threading.Timer(0.5, lambda: signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT))
-        timer.start()
+        pid_file.touch()
+
+        def interrupt_when_it_runs() -> None:
+            deadline = time.monotonic() + 30
+            while not pid_file.read_text().endswith("\n") and time.monotonic() < deadline:
+                time.sleep(0.02)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+        threading.Thread(target=interrupt_when_it_runs).start()
         with pytest.raises(KeyboardInterrupt):
             env.default.exec(["sh", "-c", f"echo $$ >{pid_file}; exec sleep 60"])
         with pytest.raises(ProcessLookupError):

@@ -99,7 +99,8 @@ async def test_connections_that_break_are_made_again(far: tuple[str, Path, list[
             connection.transport.abort()
         assert (await asyncio.wait_for(task, 60)).stdout == b"begun\ndone\n"
         running = asyncio.ensure_future(environment.default.exec(["/bin/sleep", "300"]))
-        await environment.default.write_file("/tmp/end", b"")
+        with contextlib.suppress(SandboxUnavailableError):  # the end that it brings about may come before its own
+            await environment.default.write_file("/tmp/end", b"")
         with pytest.raises(SandboxUnavailableError, match="exit code 9"):
             await asyncio.wait_for(running, 90)
 

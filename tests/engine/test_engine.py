@@ -40,7 +40,7 @@ def network() -> Iterator[list[str]]:
     """Give a prefix for commands in a network of their own: a second engine would take another's iptables rules away."""
     if os.geteuid() != 0 or not (shutil.which("dockerd") and shutil.which("nsenter")):
         pytest.skip("only root can start an engine, and dockerd must be installed")
-    holder = subprocess.Popen(["unshare", "--net", "--mount", "sleep", "300"])
+    holder = subprocess.Popen(["unshare", "--net", "--mount", "sleep", "900"])
     try:
         prefix = ["nsenter", "--net", "--mount", "--target", str(holder.pid)]
         wait_for(lambda: Path(f"/proc/{holder.pid}/ns/net").readlink() != Path("/proc/self/ns/net").readlink())
@@ -87,6 +87,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.timeout(600)
 def test_it_ends_with_its_last_user_and_nothing_is_left(network: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "engine"
     first, seen_by_first = start(network, folder, leave=True)

@@ -85,7 +85,7 @@ async def test_commands_at_once_each_have_their_start_and_end(open_session: Call
 async def test_what_fails_is_told_with_the_class_of_its_error(open_session: Callable[..., Session], heard: Heard) -> None:
     async with open_session() as session:
         with pytest.raises(ProvisionError):
-            await session.provision({"services": {"default": {"command": ["false"]}}})
+            await session.provision({"services": {"default": {"command": ["false"], "healthcheck": {"test": ["CMD", "false"]}}}})
     failed = heard.events[-1]
     assert failed.name == "environment.provision.failed"
     assert failed.attributes["error"] == "ServiceFailedError"
