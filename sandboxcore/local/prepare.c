@@ -62,7 +62,7 @@ static void give(const char *path, int fd, const char *whose, bool single) {
     long uid = 0, gid = 0;
     if (!owner(whose, &uid, &gid))
         fail_with("no such user in the sandbox", whose);
-    int done = fd >= 0 ? fchown(fd, (uid_t)uid, (gid_t)gid) : lchown(path, (uid_t)uid, (gid_t)gid);
+    int done = fchown(fd, (uid_t)uid, (gid_t)gid);
     if (done != 0 && !single)
         fail(path);
 }
@@ -70,9 +70,12 @@ static void give(const char *path, int fd, const char *whose, bool single) {
 static void make_directory(char *path, mode_t mode, const char *whose, bool single) {
     struct stat info;
     make_parents(path);
-    if (mkdir(path, mode) == 0) {
-        chmod(path, mode);
-        give(path, -1, whose, single);
+    if (mkdir(path, 0700) == 0) {
+        int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (fd < 0 || fchmod(fd, mode) != 0)
+            fail(path);
+        give(path, fd, whose, single);
+        close(fd);
     } else if (stat(path, &info) != 0 || !S_ISDIR(info.st_mode)) {
         errno = ENOTDIR;
         fail(path);
@@ -92,7 +95,7 @@ static void copy_bytes(FILE *plan, int fd, size_t left, const char *path) {
 static void make_file(FILE *plan, char *path, mode_t mode, const char *whose, size_t size, bool single) {
     make_parents(path);
     unlink(path);
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600); /* not what a neighbour of a shared volume puts there meanwhile */
     if (fd < 0)
         fail(path);
     copy_bytes(plan, fd, size, path);
