@@ -17,7 +17,7 @@ from sandboxcore.spec import NetworkPolicy, Resources
 from sandboxcore.values import Event
 from tests.images import reference
 
-from .charts import BARE_POD, STATEFUL, config_map, pod, write_chart
+from .charts import BARE_POD, DEPLOYMENT, STATEFUL, config_map, pod, write_chart
 from .conftest import Place
 
 #: Helm programs and pods are slow on a machine that is busy with other tests.
@@ -159,6 +159,43 @@ async def test_all_of_a_pods_place_is_known(place: Place, own: Own, tmp_path: Pa
     async with place.session() as session, session.environment(own(write_chart(tmp_path, templates))) as environment:
         assert environment.names == ("marked", "zebra")
         assert (await environment["zebra"].exec(["hostname"])).text().strip().endswith("-a")
+    assert place.objects() == set()
+
+
+@pytest.mark.parametrize("engine", ["render-once", "helm"])
+async def test_pods_without_the_releases_label_are_waited_for(place: Place, own: Own, tmp_path: Path, engine: str) -> None:
+    """A helper that is no sandbox needs no label of Helm's; nor has it to be told apart from that of another release."""
+    labels = "{app.kubernetes.io/instance: {{ .Release.Name | quote }}, inspect/service: "
+    helper = {name: text.replace(f"{labels}deployed}}", "{app: redis}") for name, text in DEPLOYMENT.items()}
+    bare = pod(name="{{ .Release.Name }}-bare").replace(f"{labels}default}}", "{app: redis}")
+    chart = write_chart(tmp_path, {**BARE_POD, **helper, "bare.yaml": bare})
+    async with place.session(engine=engine, session={"timeout": 60.0}) as session:
+        first, second = await asyncio.gather(*(session.provision(own(chart)) for _ in range(2)))
+        for environment in (first, second):
+            assert environment.names == ("default",)
+            release = environment.ref.data["release"]
+            assert place.get(f"deployment/{release}-deployed")["status"]["readyReplicas"] == 1
+            assert place.get(f"pod/{release}-bare")["status"]["phase"] == "Running"
+    assert place.objects() == set()
+
+
+async def test_what_pods_wait_for_is_told_before_what_waits_for_pods(place: Place, own: Own, tmp_path: Path) -> None:
+    """A volume that waits for its first consumer is no cause where the consumer fits on no node."""
+    claim = """\
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: "{{ .Release.Name }}"}
+spec: {storageClassName: nobody-provides-it, accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}
+"""
+    never = pod().replace("imagePullPolicy", "resources: {requests: {cpu: 4k}}\n      imagePullPolicy")
+    charts = [
+        write_chart(tmp_path / name, {name: never if name == "both" else pod(), "claim.yaml": claim}) for name in ("both", "one")
+    ]
+    async with place.session(session={"timeout": 6.0}) as session:
+        with pytest.raises(ProvisionTimeoutError, match=r"\A.*nsufficient cpu"):
+            await session.provision(own(charts[0]))
+        with pytest.raises(ProvisionTimeoutError, match=r"\A.*PersistentVolumeClaim '\w+'"):
+            await session.provision(own(charts[1]))
     assert place.objects() == set()
 
 

@@ -13,7 +13,7 @@ from sandboxcore_helm._helm import HELM_ERRORS, Helm, HelmFailedError, cleaned, 
 from sandboxcore_helm._identity import ENGINE, Identity, record_labels
 from sandboxcore_helm._manifest import objects_of
 from sandboxcore_helm._plan import merge, plan_release
-from sandboxcore_helm._readiness import awaited, object_ready
+from sandboxcore_helm._readiness import awaited, object_ready, progress
 from sandboxcore_helm._record import decode, record_secret
 from sandboxcore_helm._release import Release
 
@@ -112,6 +112,7 @@ async def test_the_program_sees_the_callers_environment_but_for_what_is_ours(
 
 def test_what_is_waited_for_is_what_helm_waits_for() -> None:
     template = {"template": {"metadata": {"labels": {"a": "b"}}}}
+    hidden = {"template": {"metadata": {"labels": {"hidden": "x"}}}}
     found = awaited(
         [
             _workload("Pod", "bare"),
@@ -126,7 +127,10 @@ def test_what_is_waited_for_is_what_helm_waits_for() -> None:
             _workload("Service", type="ClusterIP"),
             _workload("Service", "outside", type="LoadBalancer"),
             _workload("PersistentVolumeClaim", "claim"),
-        ]
+            _workload("Deployment", "helper", **hidden),
+            _workload("Deployment", "paused-helper", paused=True, **hidden),
+        ],
+        shown=lambda metadata: "hidden" not in (metadata.get("labels") or {}),
     )
     assert found.pods == ("bare", "set-1", "set-2", "one-0")
     assert found.owners == ("set", "one")
@@ -135,8 +139,8 @@ def test_what_is_waited_for_is_what_helm_waits_for() -> None:
         ("all", 2, {"a": "b"}),
         ("none", 0, {"a": "b"}),
     ]
-    assert [body["metadata"]["name"] for body in found.objects] == ["outside", "claim"]
-    assert len(awaited([_workload("Job")], jobs=True).objects) == 1
+    assert [body["metadata"]["name"] for body in found.objects] == ["outside", "claim", "helper"]
+    assert len(awaited([_workload("Job")], shown=bool, jobs=True).objects) == 1
 
 
 @pytest.mark.parametrize(
@@ -151,6 +155,13 @@ def test_what_is_waited_for_is_what_helm_waits_for() -> None:
         ({"kind": "CustomResourceDefinition", "status": {"conditions": [{"type": "Established", "status": "True"}]}}, True),
         ({"kind": "CustomResourceDefinition", "status": {}}, False),
         ({"kind": "DaemonSet", "metadata": {"generation": 2}, "status": {"observedGeneration": 1}}, False),
+        ({"kind": "Deployment", "spec": {"replicas": 4}, "status": {"readyReplicas": 2}}, False),
+        ({"kind": "Deployment", "spec": {"replicas": 4}, "status": {"readyReplicas": 3}}, True),
+        ({"kind": "StatefulSet", "spec": {"replicas": 4}, "status": {"readyReplicas": 3}}, False),
+        ({"kind": "ReplicaSet", "metadata": {"generation": 1}, "spec": {"replicas": 0}, "status": {}}, False),
+        ({"kind": "Pod", "status": {"phase": "Running"}}, False),
+        ({"kind": "Pod", "status": {"conditions": [{"type": "Ready", "status": "True"}]}}, True),
+        ({"kind": "Pod", "status": {"phase": "Succeeded"}}, True),
         (
             {
                 "kind": "DaemonSet",
@@ -169,6 +180,14 @@ def test_a_job_that_failed_is_not_waited_for() -> None:
     failed = {"kind": "Job", "status": {"conditions": [{"type": "Failed", "status": "True", "message": "BackoffLimitExceeded"}]}}
     with pytest.raises(ValueError, match="BackoffLimitExceeded"):
         object_ready(failed)
+
+
+def test_how_far_an_object_is_is_told() -> None:
+    failing = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: narrow"}
+    fine = {"type": "Progressing", "status": "True", "message": "has made progress"}
+    body = {"kind": "Deployment", "spec": {"replicas": 2}, "status": {"conditions": [fine, failing]}}
+    assert progress(body) == "0 of 2 pods are ready: exceeded quota: narrow"
+    assert progress({"kind": "PersistentVolumeClaim", "status": {"phase": "Pending"}}) == ""
 
 
 def _identity() -> Identity:

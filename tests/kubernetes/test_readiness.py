@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from sandboxcore_kubernetes import Cluster, ClusterConfig, PodWatch, diagnose, wait_ready
+from sandboxcore_kubernetes.diagnosis import Cause
+from sandboxcore_kubernetes.readiness import failure
 
 from sandboxcore.errors import ProvisionError, ProvisionTimeoutError, SandboxError, ServiceFailedError
 from sandboxcore.values import Event
@@ -179,3 +181,26 @@ async def test_a_pod_that_vanishes_is_told(cluster: Cluster) -> None:
         await cluster.delete("Pod", "vanishes", grace=0)
         with pytest.raises(ProvisionError, match="deleted while it was waited for"):
             await waiting
+
+
+@pytest.mark.tier("none")
+async def test_when_time_is_up_nobody_waits_for_a_log() -> None:
+    """Who waits for the pods ends it all a moment later, and would have no cause."""
+
+    class Mute:
+        namespace = "n"
+
+        @property
+        def cluster(self) -> Mute:
+            return self
+
+        async def logs(self, *pod: object, **which: object) -> AsyncIterator[bytes]:
+            await asyncio.Event().wait()
+            yield b""
+
+    cause = Cause(kind="CrashLoop", service="web", severity="error", certain=True, message="it crashes", pod="p", logs="current")
+    watch: Any = Mute()
+    async with asyncio.timeout(4.0):
+        error = await failure(watch, cause, timed_out=True)
+    assert isinstance(error, ProvisionTimeoutError)
+    assert str(error) == "service 'web': it crashes (until the time was up)"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import random
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sandboxcore.errors import CapabilityError, ProvisionError, ProvisionTimeoutError, ServiceFailedError, UsageError
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = ("Making",)
 
 _NAMES_TRIED = 5
+_INSTANCE = "app.kubernetes.io/instance"
 #: Seconds past the time limit, within the one that the core grants.
 _LAST_WORD = 0.6
 _STRAYS_SECONDS = 0.3
@@ -322,8 +325,9 @@ class Making:
         self._phase = "its pods"
         cluster = self._tools.cluster
         own = f"{RUN_ID}={label_value(self.claim.run_id)}"
-        selector = own if chart.built_in else "app.kubernetes.io/instance"
-        wanted = awaited(objects, jobs=self._tools.config.wait_for_jobs)
+        selector = own if chart.built_in else _INSTANCE
+        shown = functools.partial(_is_shown, identity, chart.built_in)
+        wanted = awaited(objects, shown=shown, jobs=self._tools.config.wait_for_jobs)
         async with cluster.pods(identity.namespace, selector) as watch:
             checked = self._checked(objects)
             gates = Gates(cluster, watch, dependencies(objects), identity.namespace)
@@ -333,7 +337,7 @@ class Making:
             if not chart.scan.early_hooks:
                 self._phase = "its post-install hooks"
                 await run_hooks(cluster, self._creator, identity, release.hooks, "post-install", deadline=self._deadline)
-            pods = [pod for pod in watch.pods.values() if pod.labels.get("app.kubernetes.io/instance") == identity.release]
+            pods = [pod for pod in watch.pods.values() if pod.labels.get(_INSTANCE) == identity.release]
         if not any(pod.service for pod in pods):
             raise ProvisionError(
                 f"release {identity.release!r} of chart {chart.scan.name!r} has no sandbox",
@@ -370,6 +374,13 @@ class Making:
         if failed is not None:
             raise ServiceFailedError(f"{ref.default}: its command ended, with status 0", service=ref.default)
         return ref
+
+
+def _is_shown(identity: Identity, by_run: bool, metadata: Mapping[str, Any]) -> bool:
+    """Tell whether the watch shows pods with this metadata, as those of the release."""
+    name, value = (RUN_ID, label_value(identity.run_id)) if by_run else (_INSTANCE, identity.release)
+    here = metadata.get("namespace") in (None, identity.namespace)
+    return here and (metadata.get("labels") or {}).get(name) == value
 
 
 def lease_name(run_id: str) -> str:

@@ -6,13 +6,15 @@ Source: https://github.com/helm/helm/blob/v3.17.0/pkg/kube/ready.go
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ._manifest import pod_template
 
-__all__ = ("Awaited", "Replicas", "awaited", "object_ready")
+__all__ = ("Awaited", "Replicas", "awaited", "object_ready", "progress")
+
+_REPLICATED = ("Deployment", "StatefulSet", "ReplicaSet", "ReplicationController")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +34,7 @@ class Awaited:
         pods: Names of pods.
         owners: Names of the objects that make them.
         replicas: Pods that have no names yet.
-        objects: Those whose own status tells.
+        objects: Those whose own status tells, among them those that make pods which the watch does not show.
     """
 
     pods: tuple[str, ...] = ()
@@ -41,10 +43,11 @@ class Awaited:
     objects: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
 
 
-def awaited(objects: Iterable[Mapping[str, Any]], *, jobs: bool = False) -> Awaited:
+def awaited(objects: Iterable[Mapping[str, Any]], *, shown: Callable[[Mapping[str, Any]], bool], jobs: bool = False) -> Awaited:
     """List what to wait for.
 
     Args:
+        shown: Tells from the metadata of pods whether the watch shows them.
         jobs: Jobs count, too (``--wait-for-jobs``).
     """
     pods: list[str] = []
@@ -53,17 +56,18 @@ def awaited(objects: Iterable[Mapping[str, Any]], *, jobs: bool = False) -> Awai
     looked_at: list[Mapping[str, Any]] = []
     for body in objects:
         kind, name, spec = body["kind"], (body.get("metadata") or {}).get("name", ""), body.get("spec") or {}
-        if kind == "Pod":
+        if kind == "Deployment" and spec.get("paused"):
+            continue
+        if (kind == "Pod" or kind in _REPLICATED) and not shown(_pod_metadata(body)):
+            looked_at.append(body)
+        elif kind == "Pod":
             pods.append(name)
         elif kind == "StatefulSet":
             start = int((spec.get("ordinals") or {}).get("start") or 0)
             pods += [f"{name}-{start + index}" for index in range(_count(spec))]
             owners.append(name)
-        elif kind in ("Deployment", "ReplicaSet", "ReplicationController") and not spec.get("paused"):
-            template = pod_template(dict(body)) or {}
-            labels = (template.get("metadata") or {}).get("labels") or {}
-            needed = _count(spec) - (_unavailable(spec) if kind == "Deployment" else 0)
-            replicas.append(Replicas(owner=name, labels=labels, count=max(0, needed)))
+        elif kind in _REPLICATED:
+            replicas.append(Replicas(owner=name, labels=_pod_metadata(body).get("labels") or {}, count=_needed(kind, spec)))
         elif (
             kind in ("DaemonSet", "PersistentVolumeClaim", "CustomResourceDefinition")
             or (kind == "Job" and jobs)
@@ -71,6 +75,16 @@ def awaited(objects: Iterable[Mapping[str, Any]], *, jobs: bool = False) -> Awai
         ):
             looked_at.append(body)
     return Awaited(pods=tuple(pods), owners=tuple(owners), replicas=tuple(replicas), objects=tuple(looked_at))
+
+
+def _pod_metadata(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what pods of a workload carry, in the namespace that they are in."""
+    metadata = (pod_template(dict(body)) or {}).get("metadata") or {}
+    return {**metadata, "namespace": (body.get("metadata") or {}).get("namespace")}
+
+
+def _needed(kind: str, spec: Mapping[str, Any]) -> int:
+    return max(0, _count(spec) - (_unavailable(spec) if kind == "Deployment" else 0))
 
 
 def _count(spec: Mapping[str, Any]) -> int:
@@ -97,6 +111,11 @@ def object_ready(body: Mapping[str, Any]) -> bool:
     """
     kind, spec, status = body["kind"], body.get("spec") or {}, body.get("status") or {}
     conditions = {found.get("type"): found for found in status.get("conditions") or () if found.get("status") == "True"}
+    if kind == "Pod":
+        return _pod_ready(status, conditions)
+    if kind in _REPLICATED:
+        seen = int(status.get("observedGeneration") or 0) >= int((body.get("metadata") or {}).get("generation") or 0)
+        return seen and int(status.get("readyReplicas") or 0) >= _needed(kind, spec)
     if kind == "DaemonSet":
         return _daemon_set_ready(body, spec, status)
     if kind == "PersistentVolumeClaim":
@@ -111,6 +130,26 @@ def object_ready(body: Mapping[str, Any]) -> bool:
         completions = spec.get("completions")
         return int(status.get("succeeded") or 0) >= (1 if completions is None else int(completions))
     return True
+
+
+def progress(body: Mapping[str, Any]) -> str:
+    """Say how far an object is that is not ready, as its status tells; empty where that says nothing more."""
+    status = body.get("status") or {}
+    wrong = [each for each in status.get("conditions") or () if each.get("message") and _is_wrong(each)]
+    told = [each["message"] for each in wrong[:1]]
+    if body["kind"] in _REPLICATED:
+        told.insert(0, f"{status.get('readyReplicas') or 0} of {_count(body.get('spec') or {})} pods are ready")
+    return ": ".join(told)
+
+
+def _is_wrong(condition: Mapping[str, Any]) -> bool:
+    return (condition["status"] == "True") is (condition["type"] == "ReplicaFailure")
+
+
+def _pod_ready(status: Mapping[str, Any], conditions: Mapping[Any, Any]) -> bool:
+    if status.get("phase") == "Failed":
+        raise ValueError(status.get("message") or status.get("reason") or "a container of it failed")
+    return status.get("phase") == "Succeeded" or "Ready" in conditions
 
 
 def _daemon_set_ready(body: Mapping[str, Any], spec: Mapping[str, Any], status: Mapping[str, Any]) -> bool:

@@ -12,7 +12,7 @@ from sandboxcore_kubernetes import wait_ready
 from sandboxcore_kubernetes.errors import ApiError, sandbox_error
 from sandboxcore_kubernetes.gates import GATE
 
-from ._readiness import Awaited, object_ready
+from ._readiness import Awaited, object_ready, progress
 from ._together import together
 
 if TYPE_CHECKING:
@@ -47,11 +47,20 @@ async def all_ready(
 
     waits = [wait(names=wanted.pods, owners=wanted.owners)] if wanted.pods else []
     waits += [wait(labels=group.labels, count=group.count, owners=(group.owner,)) for group in wanted.replicas if group.count]
-    waits += [_object(cluster, identity, body, deadline) for body in wanted.objects]
-    return [pod for found in await together(waits) for pod in found]
+    pods_ready = asyncio.Event()
+
+    async def pods() -> list[PodState]:
+        ready = await together(waits)
+        pods_ready.set()
+        return [pod for found in ready for pod in found]
+
+    objects = [_object(cluster, identity, body, deadline, pods_ready) for body in wanted.objects]
+    return [pod for found in await together([pods(), *objects]) for pod in found]
 
 
-async def _object(cluster: Cluster, identity: Identity, body: Mapping[str, Any], deadline: float) -> list[PodState]:
+async def _object(
+    cluster: Cluster, identity: Identity, body: Mapping[str, Any], deadline: float, pods_ready: asyncio.Event
+) -> list[PodState]:
     """Look at an object until its status says that it is ready."""
     loop = asyncio.get_running_loop()
     metadata = body["metadata"]
@@ -64,17 +73,22 @@ async def _object(cluster: Cluster, identity: Identity, body: Mapping[str, Any],
                 metadata["name"],
                 namespace=metadata.get("namespace") or identity.namespace,
             )
-            if object_ready({"kind": body["kind"], **found}):
+            found = {"kind": body["kind"], **found}
+            if object_ready(found):
                 return []
         except ApiError as error:
             raise sandbox_error(error, f"{what} can't be looked at") from error
         except ValueError as error:
             raise ProvisionError(f"{what} failed: {error}") from None
         pause = _LOOK_SECONDS[min(looks, len(_LOOK_SECONDS) - 1)]
-        if loop.time() + pause > deadline:
-            raise ProvisionTimeoutError(f"time ran out; it still waited for {what}")
+        left = deadline - loop.time()
+        if left <= 0:
+            # Pods that are not ready, for which it may wait, have a cause that tells more.
+            await pods_ready.wait()
+            told = progress(found)
+            raise ProvisionTimeoutError(f"time ran out; it still waited for {what}" + (f": {told}" if told else ""))
         looks += 1
-        await asyncio.sleep(pause)
+        await asyncio.sleep(min(pause, left))
 
 
 def dependencies(objects: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:

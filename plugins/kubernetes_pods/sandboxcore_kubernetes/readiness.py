@@ -23,7 +23,9 @@ __all__ = ("failure", "wait_ready")
 _FAILED_BY_ITSELF = frozenset(
     {"CrashLoop", "ContainerFailed", "ContainerEnded", "OOMKilled", "ContainerStart", "CrashedOnce", "Hook"}
 )
+#: Seconds for the last lines of a log; where time is up already the caller waits no longer than this.
 _LOG_PATIENCE = 5.0
+_LOG_PATIENCE_LATE = 0.4
 
 
 async def wait_ready(
@@ -82,7 +84,11 @@ async def failure(watch: PodWatch, cause: Cause | None, *, timed_out: bool = Fal
     text = f"{where}{cause.message}"
     if timed_out:
         text = f"{text} (until the time was up)"
-    lines = await _last_lines(watch, cause, log_lines) if cause.logs and cause.pod else []
+    lines = []
+    if cause.logs and cause.pod:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LOG_PATIENCE_LATE if timed_out else None):
+                lines = await _last_lines(watch, cause, log_lines)
     if lines:
         text = "\n".join([f"{text}; its last lines:", *lines])
     own = cause.kind in _FAILED_BY_ITSELF
