@@ -197,3 +197,27 @@ async def test_a_run_that_others_cleaned_up_can_go_on(place: Place, busybox: Env
         environment = await session.provision(busybox)
         assert (await environment.default.exec(["true"])).exit_code == 0
     assert place.objects() == set()
+
+
+async def test_nobody_s_clock_but_the_server_s_ends_a_claim(
+    place: Place, busybox: EnvironmentSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that is ahead by more than a lease takes nothing that is claimed, and claims for no longer than it says."""
+    right = time.time
+    async with place.session() as session, place.session() as ahead:
+        live = [await session.provision(busybox), await session.provision(busybox, keep=True, lease=300.0)]
+        monkeypatch.setattr(time, "time", lambda: right() + 900)
+        assert await ahead.cleanup(expired=True, dry_run=True) == []
+        found = await ahead.find(run_id=session.run_id)
+        assert {one.id for one in found} == {one.id for one in live}
+        assert [one.ref.expires_at - time.time() for one in found if not 0 < one.ref.expires_at - time.time() < 302] == []
+        expired = await ahead.provision(busybox, keep=True, lease=1.0)
+        monkeypatch.undo()
+        doomed = await session.cleanup(expired=True, dry_run=True)
+        while not doomed:
+            await asyncio.sleep(0.2)
+            doomed = await session.cleanup(expired=True, dry_run=True)
+        assert {ref.environment_id for ref in doomed} == {expired.id}
+        await expired.destroy()
+        await live[1].destroy()
+    assert place.objects() == set()

@@ -28,9 +28,14 @@ State = Literal["starting", "ready", "completed", "failed"]
 
 
 class Record:
-    """All records of one release, without what is in them."""
+    """All records of one release, without what is in them.
 
-    def __init__(self, secrets: Sequence[Mapping[str, Any]]) -> None:
+    Args:
+        ahead: Seconds by which this machine's clock is ahead of the server's, by which records and Leases are written.
+    """
+
+    def __init__(self, secrets: Sequence[Mapping[str, Any]], *, ahead: float) -> None:
+        self._ahead = ahead
         by_version = sorted(secrets, key=lambda secret: int(secret["metadata"]["labels"].get("version", "0")))
         self.labels: Mapping[str, str] = by_version[-1]["metadata"]["labels"]
         self.annotations: dict[str, str] = {}
@@ -44,14 +49,14 @@ class Record:
 
     @property
     def created_at(self) -> float:
-        """When it was made, seconds since the epoch."""
-        return float(self.annotations.get(CREATED) or self.labels.get("createdAt") or 0)
+        """When it was made, seconds since the epoch by this machine's clock."""
+        return float(self.annotations.get(CREATED) or self.labels.get("createdAt") or 0) + self._ahead
 
     def expires_at(self, leases: Mapping[str, RunLease]) -> float:
-        """Until when it is claimed: by its own word or by its run's Lease, whichever is later."""
+        """Until when it is claimed, by this machine's clock: by its own word or by its run's Lease, whichever is later."""
         own = float(self.annotations.get(EXPIRES_EXACTLY) or self.labels.get(EXPIRES) or 0)
         lease = leases.get(self.labels.get(LEASE, ""))
-        return max(own, lease.expires_at) if lease is not None else own
+        return (max(own, lease.expires_at) if lease is not None else own) + self._ahead
 
     @property
     def all_labels(self) -> dict[str, str]:
@@ -163,15 +168,19 @@ def _state(record: Record, sandboxes: Sequence[SandboxRef]) -> Literal["creating
     return "ready"
 
 
-def lone_lease(lease: RunLease) -> EnvironmentRef:
-    """Describe the Lease of a run that has nothing else any more: its client died before, or between, its environments."""
+def lone_lease(lease: RunLease, *, ahead: float) -> EnvironmentRef:
+    """Describe the Lease of a run that has nothing else any more: its client died before, or between, its environments.
+
+    Args:
+        ahead: As a ``Record`` has it.
+    """
     return EnvironmentRef(
         backend=BACKEND,
         environment_id=lease.name,
         run_id=lease.run_id,
         owner=lease.owner,
-        created_at=lease.acquired_at,
-        expires_at=lease.expires_at,
+        created_at=lease.acquired_at + ahead,
+        expires_at=lease.expires_at + ahead,
         default="",
         sandboxes=(),
         state="creating",

@@ -98,11 +98,12 @@ async def find_environments(cluster: Cluster, namespace: str, selector: Selector
     found, claims = await asyncio.gather(
         cluster.list("Secret", namespace=namespace, label_selector=query), leases.read_all(cluster, namespace=namespace)
     )
-    records = _records(found["items"])
+    ahead = await cluster.clock_ahead()
+    records = _records(found["items"], ahead)
     pods = await _pods(cluster, namespace, [record.release for record in records]) if records else {}
     by_name = {lease.name: lease for lease in claims}
     refs = [environment_ref(record, pods.get(record.release, ()), by_name) for record in records]
-    refs += [lone_lease(lease) for lease in await _lone(cluster, claims, refs, namespace, selector)]
+    refs += [lone_lease(lease, ahead=ahead) for lease in await _lone(cluster, claims, refs, namespace, selector)]
     return [ref for ref in refs if selector.matches(ref)]
 
 
@@ -112,11 +113,11 @@ def _legal(value: str | None) -> bool:
     return value is None or bool(re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?", value))
 
 
-def _records(secrets: Iterable[Mapping[str, Any]]) -> list[Record]:
+def _records(secrets: Iterable[Mapping[str, Any]], ahead: float) -> list[Record]:
     by_release: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for secret in secrets:
         by_release[secret["metadata"]["labels"]["name"]].append(secret)
-    return [Record(each) for _, each in sorted(by_release.items())]
+    return [Record(each, ahead=ahead) for _, each in sorted(by_release.items())]
 
 
 async def _pods(cluster: Cluster, namespace: str, releases: Sequence[str]) -> dict[str, list[PodState]]:

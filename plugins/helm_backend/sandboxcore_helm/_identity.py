@@ -21,7 +21,7 @@ __all__ = ("DEFAULT", "ENGINE", "EXPIRES", "LABELS", "LEASE", "ORDER", "Identity
 ENGINE = "sandboxcore.dev/engine"
 #: Label of a record: the Lease that claims the environment; without it, ``EXPIRES`` does.
 LEASE = "sandboxcore.dev/lease"
-#: Label of a record: when the claim ends, whole seconds since the epoch. A Lease that ends later wins.
+#: Label of a record: when the claim ends, whole seconds since the epoch by the server's clock. A Lease that ends later wins.
 EXPIRES = "sandboxcore.dev/expires"
 #: Annotation: the same to the millisecond.
 EXPIRES_EXACTLY = "sandboxcore.dev/expires-at"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -120,7 +119,7 @@ class RunClaim:
     async def _annotate(self, ref: EnvironmentRef, lease: float) -> None:
         if "release" not in ref.data:
             return
-        until = time.time() + lease
+        until = await self._cluster.server_time() + lease
         change = {"metadata": {"labels": {EXPIRES: str(int(until))}, "annotations": {EXPIRES_EXACTLY: repr(until)}}}
         namespace = ref.data["namespace"]
         for name in await self._records(namespace, ref.environment_id):

@@ -73,7 +73,8 @@ class Making:
         self._emit = emit
         self._creator = Creator(tools.cluster)
         self._deadline = deadline
-        self._now = time.time()
+        #: By the server's clock, by which its claim is judged.
+        self._now = 0.0
         self._lease: str | None = None
         self._phase = "the API server"
         self._ran_helm = False
@@ -106,6 +107,7 @@ class Making:
 
     async def _make(self) -> EnvironmentRef:
         tools = self._tools
+        self._now = await tools.cluster.server_time()
         self._phase = "its chart"
         chart = await tools.charts.get(self._plan.chart, version=self._plan.version, repo=self._plan.repo)
         if chart.built_in:
@@ -369,7 +371,7 @@ class Making:
                 "annotations": self._annotations | {OWNER: self.claim.owner, CREATED: repr(self._now)},
             }
         }
-        ref = environment_ref(Record([described]), pods, {})
+        ref = environment_ref(Record([described], ahead=await cluster.clock_ahead()), pods, {})
         failed = next((one for one in ref.sandboxes if one.service == ref.default and one.state == "completed"), None)
         if failed is not None:
             raise ServiceFailedError(f"{ref.default}: its command ended, with status 0", service=ref.default)

@@ -239,6 +239,10 @@ class Transport:
         said, then = self._clock
         return said + time.monotonic() - then
 
+    async def clock_ahead(self) -> float:
+        """Return how many seconds this machine's clock is ahead of the server's: what turns the server's times into ours."""
+        return time.time() - await self.server_time()
+
 
 def _pause(error: ApiError, method: str, attempt: int) -> float | None:
     """Decide after how many seconds a request is sent again; None: not at all."""
