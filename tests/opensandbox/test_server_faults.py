@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
+import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 from unittest.mock import Mock
 
 import aiohttp
 import pytest
 from aiohttp import web
+from opensandbox.models.filesystem import DirectoryListEntry
+from pydantic import SecretStr
 from sandboxcore_opensandbox._config import OpenSandboxConfig
+from sandboxcore_opensandbox._execd_files import ExecdFiles
+from sandboxcore_opensandbox._server_connection import ServerConnection
 from sandboxcore_opensandbox._server_provisioner import ServerProvisioner
 
 from sandboxcore import Session
-from sandboxcore.errors import ProvisionTimeoutError, UsageError
+from sandboxcore.errors import ProvisionTimeoutError, SandboxUnavailableError, UsageError
+from sandboxcore.guest.files import GuestFileStore
 from sandboxcore.spec import EnvironmentSpec
 from sandboxcore.values import Claim, EnvironmentRef
+from tests.cluster import kubectl
 from tests.opensandbox import places
 from tests.opensandbox.serving import serving
 
@@ -184,3 +192,94 @@ async def test_a_server_at_its_limits_is_asked_with_pauses_and_its_words_are_tol
             await provision(provisioner, 1.2)
         assert server.asked["POST /sandboxes"] <= 1 + (time.monotonic() - began) / 0.5
         assert "poolMax" in (caught.value.hint or "")
+
+
+@pytest.mark.tier("none")
+async def test_a_server_that_restarts_is_asked_again_but_for_what_must_not_be_done_twice() -> None:
+    async with standing_in() as (server, provisioner):
+        server.sandboxes = {"a"}
+        server.first["GET /sandboxes"] = [web.Response(status=503)]
+        server.first["DELETE /sandboxes/a"] = [web.Response(status=503)]
+        await provisioner.destroy(Mock(EnvironmentRef, environment_id="e"))
+        assert server.sandboxes == set()
+        server.always["POST /sandboxes"] = lambda: web.Response(status=503)
+        with pytest.raises(SandboxUnavailableError, match="create a sandbox of"):
+            await provision(provisioner)
+        assert server.asked["POST /sandboxes"] == 1
+
+
+@pytest.mark.tier("none")
+@pytest.mark.parametrize("direct", [True, False])
+async def test_headers_for_the_server_are_given_to_nobody_else(direct: bool) -> None:
+    """A token for what stands before the server is no business of a sandbox, which is not trusted."""
+    seen: dict[str, list[str | None]] = {"server": [], "sandbox": []}
+
+    async def sandbox(request: web.Request) -> web.Response:
+        seen["sandbox"].append(request.headers.get("X-Token"))
+        return web.json_response({"session_id": "s"} if request.path == "/pty" else [])
+
+    async def server(request: web.Request) -> web.Response:
+        seen["server"].append(request.headers.get("X-Token"))
+        return web.json_response({"endpoint": execd})
+
+    async with answering(sandbox) as execd, answering(server) as domain:
+        options = {"domain": domain, "use_server_proxy": not direct, "headers": {"X-Token": "t"}}
+        connection = ServerConnection(OpenSandboxConfig(mode="server", api_key=SecretStr("k"), **options))
+        try:
+            async with connection.sandbox("a") as found:
+                await found.files.list_directory(DirectoryListEntry(path="/"))
+            base, headers = await connection.execd("a")
+            async with (await connection.http()).post(f"{base}/pty", headers=headers) as answer:
+                assert await answer.json() == {"session_id": "s"}
+            await connection.get("/health")
+        finally:
+            await connection.aclose()
+    assert set(seen["server"]) == {"t"}
+    assert seen["sandbox"] == [None if direct else "t"] * 2
+
+
+@pytest.mark.tier("none")
+@pytest.mark.parametrize("asks", [True, False], ids=["where-asked-for", "always"])
+async def test_what_is_compressed_on_the_way_is_not_taken_for_a_file(asks: bool) -> None:
+    """An entrance that compresses what clients take so, and one that does not ask."""
+
+    async def compressing(request: web.Request) -> web.Response:
+        body = b"whole" if request.path.endswith("download") else b"{}"
+        if asks and "gzip" not in request.headers.get("Accept-Encoding", ""):
+            return web.Response(body=body, content_type="application/json")
+        return web.Response(body=gzip.compress(body), headers={"Content-Encoding": "gzip"}, content_type="application/json")
+
+    guest = Mock(GuestFileStore)
+    guest.read_if_small.return_value = None
+    guest.read_file.return_value = b"whole, by the guest"
+    async with answering(compressing) as domain:
+        connection = ServerConnection(OpenSandboxConfig(mode="server", domain=domain))
+        connection._execds["a"] = (f"http://{domain}", {})
+        try:
+            found = await ExecdFiles(guest, "a", connection).read_file("/large")
+            assert found == (b"whole" if asks else b"whole, by the guest")
+            if asks:
+                assert await connection.get("/version") == {}
+            else:
+                with pytest.raises(SandboxUnavailableError, match="came compressed"):
+                    await connection.get("/version")
+        finally:
+            await connection.aclose()
+
+
+@pytest.mark.parametrize(
+    ("service", "words"),
+    [("none:80", "no such Service"), ("lost:81", "has no port 81"), ("lost:80", "has no pod that is ready")],
+)
+async def test_a_port_forward_that_leads_nowhere_is_told(crd: Mapping[str, Any], service: str, words: str) -> None:
+    manifest = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "lost", "namespace": crd["namespace"]},
+        "spec": {"selector": {"app": "nowhere"}, "ports": [{"port": 80}]},
+    }
+    await asyncio.to_thread(kubectl, "apply", "-f", "-", text=json.dumps(manifest))
+    way = {"access": "port-forward", "server_service": f"{crd['namespace']}/{service}", "kubeconfig": crd["kubeconfig"]}
+    async with Session("opensandbox", config={"mode": "server", "api_key": "k", **way}) as session:
+        with pytest.raises(UsageError, match=f"server_service {crd['namespace']}/{service}: .*{words}"):
+            await session.provision(ONE)

@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from sandboxcore.errors import UsageError
+from sandboxcore.errors import SandboxUnavailableError, UsageError
+from sandboxcore_kubernetes.errors import ApiError, sandbox_error
 
 if TYPE_CHECKING:
     import aiohttp
@@ -63,6 +64,11 @@ class ServerConnection:
         proxy = self.config.proxy if self.config.access == "direct" else None
         return {} if proxy is None else {"proxy": proxy}
 
+    @property
+    def _sandbox_headers(self) -> dict[str, str]:
+        """The server's headers where it is the server that requests for sandboxes go to; nobody else may read them."""
+        return dict(self.config.headers) if self.through_server else {}
+
     @functools.cached_property
     def _verify(self) -> ssl.SSLContext | bool:
         """What certificates are checked with: the system's, and those of ``ca_file``.
@@ -98,6 +104,7 @@ class ServerConnection:
     def _configure(self) -> ConnectionConfig:
         try:
             from opensandbox.config import ConnectionConfig
+            from opensandbox.transport import RetryAsyncTransport, RetryPolicy
         except ImportError as error:
             raise UsageError("mode server needs the SDK: pip install opensandbox") from error
         import httpx
@@ -106,7 +113,7 @@ class ServerConnection:
             "domain": self.domain,
             "protocol": self.config.protocol,
             "request_timeout": timedelta(seconds=self.config.create_timeout),
-            "headers": dict(self.config.headers),
+            "headers": self._sandbox_headers,
             "use_server_proxy": self.through_server,
             "disable_metrics": True,
         }
@@ -114,7 +121,17 @@ class ServerConnection:
             options["api_key"] = self.api_key
         limits = httpx.Limits(max_connections=200, max_keepalive_connections=50)
         proxy = self.request_options.get("proxy")
-        self._transport = httpx.AsyncHTTPTransport(verify=self._verify, limits=limits, proxy=proxy, retries=2)
+        if not self.through_server:
+            base = str(httpx.URL(ConnectionConfig(**options).get_base_url()))
+
+            async def add_headers(request: httpx.Request) -> None:
+                if str(request.url).startswith(f"{base}/"):
+                    request.headers.update(self.config.headers)
+
+            options["event_hooks"] = {"request": [add_headers]}
+        inner = httpx.AsyncHTTPTransport(verify=self._verify, limits=limits, proxy=proxy)
+        # It sends nothing twice that may have been taken and must not be done twice.
+        self._transport = RetryAsyncTransport(inner, RetryPolicy(overall_deadline=options["request_timeout"]), owns_inner=True)
         return ConnectionConfig(transport=self._transport, **options)
 
     async def manager(self) -> SandboxManager:
@@ -127,13 +144,18 @@ class ServerConnection:
         return self._manager
 
     async def http(self) -> aiohttp.ClientSession:
-        """Return the session for what the SDK has not: WebSockets."""
+        """Return the session for what the SDK has not: WebSockets. An answer that was compressed on its way is refused."""
         await self.sdk()
         if self._http is None:
             import aiohttp
 
             connector = aiohttp.TCPConnector(limit=0, ssl=self._verify)
-            self._http = aiohttp.ClientSession(connector=connector, auto_decompress=False)
+            self._http = aiohttp.ClientSession(
+                connector=connector,
+                headers={"Accept-Encoding": "identity"},
+                auto_decompress=False,
+                raise_for_status=_refuse_encoded,
+            )
         return self._http
 
     async def get(self, path: str) -> dict[str, Any]:
@@ -165,7 +187,7 @@ class ServerConnection:
             async with self.sandbox(sandbox_id) as sandbox:
                 endpoint = await sandbox.get_endpoint(EXECD_PORT)
             base = endpoint.endpoint if "://" in endpoint.endpoint else f"{config.protocol}://{endpoint.endpoint}"
-            headers = dict(self.config.headers) | dict(endpoint.headers)
+            headers = self._sandbox_headers | dict(endpoint.headers)
             if self.through_server and self.api_key:
                 headers["OPEN-SANDBOX-API-KEY"] = self.api_key
             found = self._execds[sandbox_id] = (base.rstrip("/"), headers)
@@ -178,23 +200,41 @@ class ServerConnection:
     # -- through the cluster
 
     async def _forward_port(self) -> None:
-        """Listen on this machine and carry what comes to the server's Service: to any pod of it that is ready."""
+        """Listen on this machine and carry what comes to the server's Service: to any pod of it that is ready.
+
+        Raises:
+            UsageError: ``server_service`` names none that leads to a pod.
+            SandboxError: The cluster can't be reached, or refuses.
+        """
         from sandboxcore_kubernetes import Cluster
 
-        self._cluster = await Cluster.connect(self.config)
-        self._forward = await asyncio.start_server(self._carry, "127.0.0.1", 0)
+        async with contextlib.AsyncExitStack() as undo:
+            cluster = await Cluster.connect(self.config)
+            undo.push_async_callback(cluster.aclose)
+            # Once before anything goes through it: what fails later only looks like a connection that ended.
+            _, _, transport = await self._open_far(cluster)
+            transport.abort()
+            self._cluster = cluster
+            self._forward = await asyncio.start_server(self._carry, "127.0.0.1", 0)
+            undo.pop_all()
         host, port = self._forward.sockets[0].getsockname()[:2]
         self.domain = f"{host}:{port}"
 
+    async def _open_far(self, cluster: Cluster) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, asyncio.Transport]:
+        reader = asyncio.StreamReader()
+        protocol = asyncio.StreamReaderProtocol(reader)
+        try:
+            namespace, pod, port = await self._target(cluster)
+            transport = await cluster.port_forward(pod, port, protocol, namespace=namespace)
+        except ApiError as error:
+            raise sandbox_error(error, f"reach server_service {self.config.server_service}") from error
+        return reader, asyncio.StreamWriter(transport, protocol, reader, asyncio.get_running_loop()), transport
+
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert self._cluster is not None
-        loop = asyncio.get_running_loop()
-        far = asyncio.StreamReader()
-        protocol = asyncio.StreamReaderProtocol(far)
+        transport: asyncio.Transport | None = None
         try:
-            namespace, pod, port = await self._target(self._cluster)
-            transport = await self._cluster.port_forward(pod, port, protocol, namespace=namespace)
-            out = asyncio.StreamWriter(transport, protocol, far, loop)
+            far, out, transport = await self._open_far(self._cluster)
             async with asyncio.TaskGroup() as group:
                 up = group.create_task(_pump(reader, out))
                 down = group.create_task(_pump(far, writer))
@@ -206,22 +246,36 @@ class ServerConnection:
             return
         finally:
             writer.close()
-            with contextlib.suppress(Exception, UnboundLocalError):
+            if transport is not None:
                 transport.close()
 
     async def _target(self, cluster: Cluster) -> tuple[str, str, int]:
+        """Find a pod of the Service that is ready, and the port that the Service leads to there.
+
+        Raises:
+            UsageError: There is none.
+            ApiError: The cluster refuses.
+        """
         namespace, _, rest = self.config.server_service.partition("/")
         name, _, port = rest.partition(":")
-        service = await cluster.get("Service", name, namespace=namespace)
-        chosen = next((each for each in service["spec"]["ports"] if str(each["port"]) == port), service["spec"]["ports"][0])
-        target = chosen.get("targetPort", chosen["port"])
-        selector = ",".join(f"{key}={value}" for key, value in (service["spec"].get("selector") or {}).items())
-        pods = (await cluster.list("Pod", namespace=namespace, label_selector=selector))["items"]
+        what = f"server_service {self.config.server_service}"
+        try:
+            spec = (await cluster.get("Service", name, namespace=namespace))["spec"]
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            raise UsageError(f"{what}: there is no such Service", hint=f"kubectl -n {namespace} get services") from error
+        ports = {str(each["port"]): each.get("targetPort", each["port"]) for each in spec["ports"]}
+        if port not in ports:
+            raise UsageError(f"{what}: the Service has no port {port}", hint=f"it has {', '.join(ports)}")
+        selector = ",".join(f"{key}={value}" for key, value in (spec.get("selector") or {}).items())
+        pods = (await cluster.list("Pod", namespace=namespace, label_selector=selector))["items"] if selector else []
         for pod in pods:
             conditions = (pod.get("status") or {}).get("conditions") or ()
-            if any(each["type"] == "Ready" and each["status"] == "True" for each in conditions):
-                return namespace, pod["metadata"]["name"], _port_number(pod, target)
-        raise UsageError(f"Service {namespace}/{name} has no pod that is ready", hint="is opensandbox-server running?")
+            number = _port_number(pod, ports[port])
+            if number is not None and any(each["type"] == "Ready" and each["status"] == "True" for each in conditions):
+                return namespace, pod["metadata"]["name"], number
+        raise UsageError(f"{what}: the Service has no pod that is ready", hint="is opensandbox-server running?")
 
     async def aclose(self) -> None:
         """Close all connections. Idempotent."""
@@ -252,14 +306,27 @@ class ServerConnection:
             await found.close()
 
 
+async def _refuse_encoded(answer: aiohttp.ClientResponse) -> None:
+    """Refuse what would be taken for the bytes of a file, say, and are none.
+
+    Raises:
+        SandboxUnavailableError: The answer was compressed on its way, though that was not asked for.
+    """
+    encoding = answer.headers.get("Content-Encoding", "identity")
+    if encoding.lower() != "identity":
+        answer.close()
+        what = f"the answer of {answer.url.origin()} came compressed ({encoding}), which was not asked for"
+        raise SandboxUnavailableError(what, started="no", hint="turn compression off in what is between here and OpenSandbox")
+
+
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     while data := await reader.read(_PIPE_BYTES):
         writer.write(data)
         await writer.drain()
 
 
-def _port_number(pod: dict[str, Any], target: Any) -> int:
+def _port_number(pod: dict[str, Any], target: Any) -> int | None:
     if isinstance(target, int):
         return target
     ports = [port for container in pod["spec"]["containers"] for port in container.get("ports") or ()]
-    return next(int(port["containerPort"]) for port in ports if port.get("name") == target)
+    return next((int(port["containerPort"]) for port in ports if port.get("name") == target), None)
