@@ -231,10 +231,13 @@ async def test_a_credential_program_is_asked_again_before_its_token_ends(
         for _ in range(3):
             await theirs.request("GET", "/version")
         assert (tmp_path / "runs").read_text() == "x"
-        (tmp_path / "life").write_text("1")
+        (tmp_path / "life").write_text("200")
         theirs._access.loader.exec_plugin_expiry = theirs._access.loader.exec_plugin_expiry.replace(year=2001)
-        for _ in range(2):
+        for _ in range(3):
             assert not await theirs.can_i("get", "pods", namespace="default")
+        assert (tmp_path / "runs").read_text() == "xx", "a program that keeps its token until the end is asked now and then only"
+        theirs._access._renewed = None
+        assert not await theirs.can_i("get", "pods", namespace="default")
         assert (tmp_path / "runs").read_text() == "xxx"
     (tmp_path / "life").unlink()
     with pytest.raises(UsageError, match="credential program"):

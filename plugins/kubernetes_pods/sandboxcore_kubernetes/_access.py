@@ -11,6 +11,7 @@ import functools
 import os
 import shutil
 import tempfile
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ __all__ = ("Access", "open_access")
 _TURNS = 5
 #: The package takes a token for expired five minutes early, too; less would not renew it.
 _RENEW_BEFORE = datetime.timedelta(minutes=5)
+#: Seconds until a program that gave a token which ends soon is asked again: some keep theirs until the end.
+_RENEW_AGAIN = 30.0
 _SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
@@ -44,6 +47,7 @@ class Access:
     loader: Any
     acting_as: dict[str, list[str]]
     _renewal: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _renewed: float | None = None
 
     async def headers(self) -> list[tuple[str, str]]:
         """Return the headers of a request; a token near its end is renewed first."""
@@ -51,15 +55,20 @@ class Access:
             async with self._renewal:  # one run of the program for all requests that wait for its token
                 if self._token_ends():
                     await self.loader.load_from_exec_plugin()
+                    self._renewed = time.monotonic()
                     self.configuration.api_key["BearerToken"] = self.loader.token
         token = await self.configuration.get_api_key_with_prefix("BearerToken")
         found = [("Authorization", token)] if token else []
         return found + [(name, value) for name, values in self.acting_as.items() for value in values]
 
     def _token_ends(self) -> bool:
-        """Tell whether a credential program's token is in its last minutes."""
+        """Tell whether a credential program's token has ended, or does so soon and the program was not asked just now."""
         end = getattr(self.loader, "exec_plugin_expiry", None)
-        return end is not None and end - datetime.datetime.now(datetime.UTC) <= _RENEW_BEFORE
+        if end is None:
+            return False
+        left = end - datetime.datetime.now(datetime.UTC)
+        just_now = self._renewed is not None and time.monotonic() - self._renewed < _RENEW_AGAIN
+        return left <= datetime.timedelta() or (left <= _RENEW_BEFORE and not just_now)
 
     def arguments(self) -> dict[str, Any]:
         """Return what each request of the session needs besides."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ class _Shared:
                 self._synced = loop.create_future()
                 self._synced.add_done_callback(_look)
                 self._task = loop.create_task(self._run())
-                self._task.add_done_callback(self._ended)
+                self._task.add_done_callback(functools.partial(self._ended, self._synced))
             assert self._synced is not None
             await asyncio.shield(self._synced)
         except BaseException:
@@ -85,13 +86,13 @@ class _Shared:
             self._task.cancel()
             self._task = None
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, synced: asyncio.Future[None], task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
-        if self._synced is not None and not self._synced.done():
+        if not synced.done():
             if error is None:
-                self._synced.cancel()
+                synced.cancel()
             else:
-                self._synced.set_exception(error)
+                synced.set_exception(error)
         if error is not None:
             self._failed(error)
 
