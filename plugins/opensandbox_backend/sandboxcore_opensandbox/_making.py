@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sandboxcore._closing import finish
+from sandboxcore._closing import each, finish
 from sandboxcore.errors import ProvisionTimeoutError, SandboxError
 from sandboxcore_kubernetes import ApiError
 
@@ -82,14 +82,17 @@ async def make(
     try:
         return await _all(jobs, begun)
     except BaseException as error:
-        undo = finish(_undo(remover, begun), seconds=_UNDO_SECONDS, what="undoing what was made")
+        told = _told(error)
+        undo = finish(_undo(remover, begun, told), seconds=_UNDO_SECONDS, what="undoing what was made")
         try:
             await undo
         except asyncio.CancelledError:
             # The time limit of the core comes while this is undone; what failed before that says more.
             if isinstance(error, asyncio.CancelledError):
                 raise
-        raise _told(error, jobs) from error.__cause__ if isinstance(error, SandboxError) else error
+        except SandboxError as late:
+            told.add_note(_left_behind(begun, late))
+        raise told from error.__cause__ if isinstance(error, SandboxError) else error
 
 
 async def _all(jobs: Sequence[Job], begun: list[Job]) -> list[EnvironmentRef]:
@@ -103,20 +106,28 @@ async def _all(jobs: Sequence[Job], begun: list[Job]) -> list[EnvironmentRef]:
     return [ref for refs in made for ref in refs]
 
 
-async def _undo(remover: Remover, jobs: Sequence[Job]) -> None:
-    for job in jobs:
-        await remover.remove(job.namespace, job.batch, job.claims[0].run_id)
-
-
-def _told(error: BaseException, jobs: Sequence[Job]) -> BaseException:
-    """Turn what a request raised into the core's error, and say how many went with one that failed."""
-    if isinstance(error, ApiError):
-        error = mapped(error, "make the environment")
-    elif isinstance(error, TimeoutError) and not isinstance(error, SandboxError):
-        error = ProvisionTimeoutError("the environment was not ready in time; it still waited for the cluster to answer")
+async def _undo(remover: Remover, jobs: Sequence[Job], error: BaseException) -> None:
+    """Take all of them away, and write into the error that this was done, or what could not be."""
+    failures = await each(jobs, lambda job: remover.remove(job.namespace, job.batch, job.claims[0].run_id))
+    for job, failure in failures:
+        error.add_note(_left_behind([job], failure))
     total = sum(len(job.claims) for job in jobs)
-    if total > 1 and isinstance(error, SandboxError):
+    if total > 1 and not failures:
         error.add_note(f"all {total} environments of the batch were released")
+
+
+def _left_behind(jobs: Sequence[Job], why: Exception) -> str:
+    names = [claim.environment_id for job in jobs for claim in job.claims]
+    which = f"environment {names[0]}" if len(names) == 1 else f"environments {names[0]} and {len(names) - 1} more"
+    return f"{which} may be left behind: {why}"
+
+
+def _told(error: BaseException) -> BaseException:
+    """Turn what a request raised into the core's error."""
+    if isinstance(error, ApiError):
+        return mapped(error, "make the environment")
+    if isinstance(error, TimeoutError) and not isinstance(error, SandboxError):
+        return ProvisionTimeoutError("the environment was not ready in time; it still waited for the cluster to answer")
     return error
 
 
