@@ -141,7 +141,9 @@ class _Watch:
         await readable(self._fd, pidfd)
         with contextlib.suppress(BlockingIOError):
             os.read(self._fd, 4096)
-        return bool(select.select([pidfd], [], [], 0)[0])
+        process = select.poll()  # select() takes no descriptor above 1023
+        process.register(pidfd, select.POLLIN)
+        return bool(process.poll(0))
 
     def close(self) -> None:
         """Let go of the descriptor. Idempotent."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import resource
 import time
 from pathlib import Path
 from typing import Any
@@ -225,6 +227,24 @@ async def test_logs_are_followed_to_the_end(backend: Backend) -> None:
     line = "for i in 1 2 3; do echo line $i; sleep 0.2; done"
     made = await backend.make(EnvironmentSpec(services={"default": ServiceSpec(), "talker": shell(line)}))
     assert await backend.logs(made, "talker", follow=True) == b"line 1\nline 2\nline 3\n"
+
+
+async def test_logs_are_followed_by_a_client_of_very_many_sandboxes(backend: Backend) -> None:
+    """Whose descriptors have numbers that select() does not take."""
+    line = "until test -e /data/go; do sleep 0.05; done; echo gone"
+    services = {"default": ServiceSpec(volumes=DATA), "talker": shell(line, volumes=DATA)}
+    made = await backend.make(EnvironmentSpec(services=services, volumes={"data": VolumeSpec()}))
+    low = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, low[1]), low[1]))
+    taken = [os.open("/dev/null", os.O_RDONLY) for _ in range(1100)]
+    try:
+        following = asyncio.create_task(backend.logs(made, "talker", follow=True))
+        await made.output("touch", "/data/go")
+        assert await following == b"gone\n"
+    finally:
+        for fd in taken:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, low)
 
 
 async def test_logs_are_bounded_and_keep_the_newest(backend: Backend) -> None:
