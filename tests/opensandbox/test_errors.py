@@ -61,7 +61,7 @@ def test_those_who_are_served_or_leave_ask_for_nothing() -> None:
     leaving = batch("leaving", 4, 2)
     leaving["metadata"] |= {"deletionTimestamp": "2026-01-01T00:00:00Z"}  # type: ignore[operator]
     found = claimants([batch("hungry", 4, 2), batch("served", 4, 2, **{"sandboxcore.dev/ready": "true"}), leaving])
-    assert {claimant.name: claimant.hungry for claimant in found} == {"hungry": True, "served": False, "leaving": False}
+    assert {claimant.batch: claimant.hungry for claimant in found} == {"hungry": True, "served": False, "leaving": False}
 
 
 def test_a_full_pool_is_told_with_the_largest_holders_first() -> None:

@@ -32,7 +32,8 @@ class OpenSandboxConfig(ClusterConfig):
     pool: str | None = None
     #: Service to the pool that it comes from, over ``pool``.
     pools: dict[str, str] = Field(default_factory=dict)
-    #: Seconds to wait for a full pool before its holders are named and the attempt is given up.
+    #: Seconds to wait for a full pool before its holders are named and the attempt is given up. One that still makes pods is
+    #: waited for until the environment's own time limit.
     pool_wait: Annotated[float, Field(ge=0)] = 60.0
     #: Seconds past the end of a lease at which the controller itself deletes an environment that nobody cleaned up.
     expire_grace: Annotated[float, Field(ge=0)] = 30.0

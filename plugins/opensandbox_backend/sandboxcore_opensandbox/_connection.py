@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from ._batch_watch import BatchWatch
     from ._config import OpenSandboxConfig
+    from ._pool_looks import PoolLooks
 
 __all__ = ("Connection",)
 
@@ -21,6 +22,7 @@ class Connection:
         self.config = config
         self._cluster: Cluster | None = None
         self._watches: dict[str, BatchWatch] = {}
+        self._looks: PoolLooks | None = None
         self._gate = asyncio.Lock()
 
     async def cluster(self) -> Cluster:
@@ -53,11 +55,20 @@ class Connection:
         await watch.begin()
         return watch
 
+    async def looks(self) -> PoolLooks:
+        """Return what all that wait for pools look at them with."""
+        from ._pool_looks import PoolLooks
+
+        cluster = await self.cluster()
+        if self._looks is None:
+            self._looks = PoolLooks(cluster)
+        return self._looks
+
     async def aclose(self) -> None:
         """End watches and close the connection. Idempotent."""
         watches, self._watches = self._watches, {}
         for watch in watches.values():
             await watch.aclose()
-        cluster, self._cluster = self._cluster, None
+        cluster, self._cluster, self._looks = self._cluster, None, None
         if cluster is not None:
             await cluster.aclose()

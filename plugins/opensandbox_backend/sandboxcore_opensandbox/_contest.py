@@ -1,14 +1,14 @@
-"""Two batches that each hold a part of what they need from one pool: who goes on and who lets go.
+"""Batches that each hold a part of what they need from the same pools: who goes on and who lets go.
 
 The controller hands pods out as they come, a part of a request too, and in no order. So batches that together want more
-than a pool can have may hold each other up for ever. Everybody follows one rule: the request that has waited longest keeps
-what it has, every younger one that is still hungry lets go of all it has and comes back when the older one is done. The
-oldest never lets go, so one of them always gets on. Nothing in here does any I/O.
+than a pool can have may hold each other up for ever, each in another pool, too. Everybody follows one rule: the batch that
+has waited longest keeps what it has, every younger one that is still hungry, in whichever pool, lets go of all it has and
+comes back when the older one is done. The oldest never lets go, so one of them always gets on. Nothing in here does any I/O.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -17,16 +17,17 @@ __all__ = ("Claimant", "Contest", "Decision", "PoolRoom", "Verdict")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claimant:
-    """One request for pods of a pool.
+    """One request for pods of a pool; a batch may have several, of one pool or of more.
 
     Args:
-        name: Of its BatchSandbox.
-        queued: Seconds since the epoch at which it was first made; kept when it lets go and comes back.
+        batch: That it belongs to.
+        queued: Seconds since the epoch at which the batch first asked; kept when it lets go and comes back.
         wants: Pods that it needs.
         has: Pods that it was given.
     """
 
-    name: str
+    batch: str
+    pool: str
     queued: float
     wants: int
     has: int = 0
@@ -42,8 +43,8 @@ class Claimant:
         return max(0, self.wants - self.has)
 
     def before(self, other: Claimant) -> bool:
-        """Tell whether it has waited longer; two of one moment go by name, so that all clients see one order."""
-        return (self.queued, self.name) < (other.queued, other.name)
+        """Tell whether its batch has waited longer; two of one moment go by name, so that all clients see one order."""
+        return (self.queued, self.batch) < (other.queued, other.batch)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,27 +63,26 @@ class PoolRoom:
 
 
 class Decision(Enum):
-    """What a request does next."""
+    """What a batch does next."""
 
     GRANTED = "it has all that it needs"
     WAIT = "pods may still come"
     YIELD = "let go of everything and come back when the older ones are done"
-    IMPOSSIBLE = "the pool may never have so many"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """A decision, and the requests for whose sake it was made."""
+    """A decision, and the batches for whose sake it was made."""
 
     decision: Decision
     elders: tuple[str, ...] = ()
 
 
 class Contest:
-    """One request's view of the contest, fed with what is seen and the time at which it was.
+    """One batch's view of the contest, fed with what is seen and the time at which it was.
 
     Args:
-        mine: Name of the own request.
+        mine: Name of the own batch.
         settle: Seconds without progress before it counts as held up; the controller needs some time to hand pods out.
     """
 
@@ -92,23 +92,25 @@ class Contest:
         self._had = -1
         self._since = 0.0
 
-    def look(self, now: float, claimants: Iterable[Claimant], pool: PoolRoom) -> Verdict:
-        """Decide, from all requests on the pool (the own one among them) and the pool itself."""
-        everyone = {claimant.name: claimant for claimant in claimants}
-        mine = everyone[self._mine]
-        if not mine.hungry:
+    def look(self, now: float, claimants: Iterable[Claimant], pools: Mapping[str, PoolRoom]) -> Verdict:
+        """Decide, from all requests (the own ones among them) on the pools that the own batch needs, and those pools."""
+        everyone = list(claimants)
+        mine = [claimant for claimant in everyone if claimant.batch == self._mine]
+        if not any(claimant.hungry for claimant in mine):
             return Verdict(decision=Decision.GRANTED)
-        if mine.wants > pool.maximum:
-            return Verdict(decision=Decision.IMPOSSIBLE)
-        elders = [other for other in everyone.values() if other.hungry and other.before(mine)]
-        if not elders or self._moves(now, mine):
+        if self._moves(now, sum(claimant.has for claimant in mine)):
             return Verdict(decision=Decision.WAIT)
-        if mine.lacks + sum(other.lacks for other in elders) <= pool.free:
-            return Verdict(decision=Decision.WAIT)
-        return Verdict(decision=Decision.YIELD, elders=tuple(sorted(other.name for other in elders)))
+        elders: set[str] = set()
+        for pool, has in pools.items():
+            lacking = [claimant for claimant in everyone if claimant.pool == pool and claimant.hungry]
+            older = [claimant for claimant in lacking if claimant.before(mine[0])]
+            own = [claimant for claimant in lacking if claimant.batch == self._mine]
+            if sum(claimant.lacks for claimant in (*older, *own)) > has.free:
+                elders |= {claimant.batch for claimant in older}
+        return Verdict(decision=Decision.YIELD, elders=tuple(sorted(elders))) if elders else Verdict(decision=Decision.WAIT)
 
-    def _moves(self, now: float, mine: Claimant) -> bool:
+    def _moves(self, now: float, had: int) -> bool:
         """Tell whether it was given pods lately, so that it is too early to judge."""
-        if mine.has != self._had:
-            self._had, self._since = mine.has, now
+        if had != self._had:
+            self._had, self._since = had, now
         return now - self._since < self._settle

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import datetime
+import itertools
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sandboxcore.errors import ProvisionError, ProvisionTimeoutError, ServiceFailedError
 from sandboxcore.values import Event
-from sandboxcore_kubernetes import ApiError, diagnose
+from sandboxcore_kubernetes import diagnose
 
 from ._batch_making import create_part
 from ._batch_watch import KIND
-from ._contest import Claimant, Contest, Decision, Verdict
+from ._contest import Claimant, Contest
 from ._names import POOL_LABEL
-from ._notes import READY, Notes, allocated, read
+from ._notes import READY, Notes, allocated, read, released
 from ._objects import owned
-from ._pool_fit import POOL, no_pool, room
+from ._pool_fit import room
+from ._pool_looks import LOOK_SECONDS
 from ._secrets import secret_object
 from ._standing import Standing
+from ._stuck import PATIENCE, until_gone
 from ._tasks import task_spec, tasks_running
 from ._together import together
 
@@ -28,13 +32,13 @@ if TYPE_CHECKING:
     from sandboxcore_kubernetes import Cluster, PodState
 
     from ._batch_watch import BatchWatch
+    from ._contest import PoolRoom
     from ._making import Job
+    from ._pool_looks import PoolLooks
 
-__all__ = ("claimants", "exhausted", "fill_from_pools")
+__all__ = ("Patience", "claimants", "exhausted", "fill_from_pools")
 
 Object = Mapping[str, Any]
-#: Seconds between looks at a pool while pods are missing.
-_LOOK = 0.5
 #: Seconds that pods which were handed out may take to show up in the watch, or to be ready again.
 _HANDED_OUT = 15.0
 
@@ -49,21 +53,28 @@ async def fill_from_pools(
     """
     from ._preparing import prepare
 
-    loop = asyncio.get_running_loop()
-    give_up = min(job.deadline, loop.time() + job.connection.config.pool_wait)
-    while True:
-        await together(_ask(job, cluster, name, notes) for name, notes in parts)
-        elders = await _given(job, cluster, watch, parts, give_up)
+    looks = await job.connection.looks()
+    patience = Patience(job.connection.config.pool_wait)
+    for attempt in itertools.count(1):
+        asked = [(name, _of_attempt(notes, attempt)) for name, notes in parts]
+        await together(_ask(job, cluster, name, notes) for name, notes in asked)
+        elders = await _given(job, cluster, watch, looks, asked, patience)
         if not elders:
             break
-        await _let_go(cluster, watch, job, parts)
-        await _until_served(cluster, job, elders, give_up)
-    states = await together(_take(job, cluster, watch, name, notes) for name, notes in parts)
-    await prepare(job, cluster, [(notes, pods) for (_, notes), pods in zip(parts, states, strict=True)])
-    await together(tasks_running(job, watch, name, notes) for name, notes in parts)
-    for (_, notes), pods in zip(parts, states, strict=True):
+        patience.looked(asyncio.get_running_loop().time(), full=False)  # until its pods were taken back, the time does not count
+        await _let_go(job, cluster, watch, tuple(name for name, _ in asked))
+        await _until_served(looks, elders, patience, job.deadline)
+    states = await together(_take(job, cluster, watch, name, notes) for name, notes in asked)
+    await prepare(job, cluster, [(notes, pods) for (_, notes), pods in zip(asked, states, strict=True)])
+    await together(tasks_running(job, watch, name, notes) for name, notes in asked)
+    for (_, notes), pods in zip(asked, states, strict=True):
         _tell(job, notes, pods)
     return {state.name: state for pods in states for state in pods}
+
+
+def _of_attempt(notes: Notes, attempt: int) -> Notes:
+    """Give a part's Secret another name each time: the one of the last attempt may be there for a while."""
+    return notes if attempt == 1 or not notes.secret else dataclasses.replace(notes, secret=f"{notes.secret}-{attempt}")
 
 
 async def _ask(job: Job, cluster: Cluster, name: str, notes: Notes) -> None:
@@ -79,55 +90,106 @@ async def _ask(job: Job, cluster: Cluster, name: str, notes: Notes) -> None:
 # -- waiting for pods
 
 
+class Patience:
+    """How long pools that are full are waited for.
+
+    Args:
+        seconds: In all; while a pool is not full, the time does not count.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._left = seconds
+        self._full_since: float | None = None
+
+    def looked(self, now: float, *, full: bool) -> bool:
+        """Take what was seen; returns whether it is over."""
+        if self._full_since is not None:
+            self._left -= now - self._full_since
+        self._full_since = now if full else None
+        return full and self._left <= 0
+
+
 async def _given(
-    job: Job, cluster: Cluster, watch: BatchWatch, parts: Sequence[tuple[str, Notes]], give_up: float
+    job: Job, cluster: Cluster, watch: BatchWatch, looks: PoolLooks, parts: Sequence[tuple[str, Notes]], patience: Patience
 ) -> tuple[str, ...]:
-    """Wait until all pods were given. Returns the names of older requests that have to be let past, if there are any."""
+    """Wait until all pods were given. Returns the older batches that have to be let past, if there are any."""
     loop = asyncio.get_running_loop()
     names = tuple(name for name, _ in parts)
     wanted = {name: len(notes.part) * len(job.claims) for name, notes in parts}
-    contests = {name: Contest(name) for name in names}
-    standing = {name: Standing() for name in names}
+    contest = Contest(job.batch)
+    pools = {pool: _OfPool(pool, [part for part in parts if part[1].pool == pool], wanted) for pool in {n.pool for _, n in parts}}
 
     def complete() -> bool | None:
-        return all(len(allocated(watch.get(name) or _NOTHING)) >= wanted[name] for name in names) or None
+        return not any(pool.lacks(watch) for pool in pools.values()) or None
 
-    while await watch.wait_for(names, complete, timeout=_LOOK) is None:
+    def left() -> float:
+        return max(0.0, job.deadline - loop.time())
+
+    while await watch.wait_for(names, complete, timeout=min(LOOK_SECONDS, left())) is None:
         lost = next((name for name in names if watch.get(name) is None), None)
         if lost is not None:
             raise ProvisionError(f"BatchSandbox {lost!r} was deleted by somebody else while it waited for its pool")
-        for name, notes in parts:
-            pool, everyone = await _look(cluster, notes.pool)
-            verdict = _judge(contests[name], loop.time(), everyone, pool, name)
-            late = loop.time() >= give_up
-            if verdict.decision is Decision.YIELD and not late:
-                return verdict.elders
-            full = room(pool).free < wanted[name] - len(allocated(watch.get(name) or _NOTHING))
-            if verdict.decision is Decision.IMPOSSIBLE or (late and full):
-                raise exhausted(pool, everyone, wanted[name], name)
-            if verdict.decision is not Decision.GRANTED:
-                await _check_pods(cluster, job, pool, notes, standing[name], late=late, wanted=wanted[name])
+        found, everyone = await together(looks.pool(name) for name in pools), await looks.requests()
+        rooms = {name: room(pool) for name, pool in zip(pools, found, strict=True)}
+        full = [name for name, pool in pools.items() if pool.lacks(watch) > rooms[name].free]
+        over = patience.looked(loop.time(), full=bool(full)) or not left()
+        if not over and (elders := _elders(contest, loop.time(), everyone, rooms, names)):
+            return elders
+        for (name, pool), obj in zip(pools.items(), found, strict=True):
+            if pool.wanted > rooms[name].maximum or (over and name in full):
+                raise exhausted(obj, everyone, pool.wanted, job.batch)
+            if pool.lacks(watch):
+                await pool.check(job, cluster, obj, everyone, late=not left())
     return ()
 
 
+def _elders(
+    contest: Contest, now: float, objects: Sequence[Object], rooms: Mapping[str, PoolRoom], names: Sequence[str]
+) -> tuple[str, ...]:
+    if not {obj["metadata"]["name"] for obj in objects}.issuperset(names):  # they were not listed yet
+        return ()
+    return contest.look(now, claimants(objects), rooms).elders
+
+
+class _OfPool:
+    """What a batch wants of one pool."""
+
+    def __init__(self, name: str, parts: Sequence[tuple[str, Notes]], wanted: Mapping[str, int]) -> None:
+        self._name = name
+        self._each = {part: wanted[part] for part, _ in parts}
+        self._service = parts[0][1].part[0]
+        self._standing = Standing()
+        self.wanted = sum(self._each.values())
+
+    def lacks(self, watch: BatchWatch) -> int:
+        """Count the pods that were not given yet."""
+        return sum(max(0, wanted - len(allocated(watch.get(part) or _NOTHING))) for part, wanted in self._each.items())
+
+    async def check(self, job: Job, cluster: Cluster, pool: Object, objects: Iterable[Object], *, late: bool) -> None:
+        """Give up when the pool's own pods can't start, since it says nothing of that, or when the time is up.
+
+        Raises:
+            ProvisionError: With the cause.
+        """
+        taken = {pod for obj in objects for pod in set(allocated(obj)) - set(released(obj))}
+        async with cluster.pods(job.namespace, f"{POOL_LABEL}={self._name}") as watch:
+            ripe = self._standing.ripe(watch, asyncio.get_running_loop().time())
+            causes = [cause for cause in ripe if cause.pod not in taken]
+            working = any(state.ready and state.name not in taken for state in watch.pods.values())
+        why = f"{causes[0].message} (pod {causes[0].pod})" if causes else ""
+        if causes and not working:
+            what = f"pods of pool {self._name!r} can't start: {why}"
+            raise ProvisionError(what, service=self._service, hint=causes[0].hint or None)
+        if late:
+            raise ProvisionTimeoutError(
+                f"service {self._service!r}: pool {self._name!r} gave less than {self.wanted} pods in time: {_numbers(pool)}"
+                + (f"; {why}" if why else ""),
+                service=self._service,
+                hint="is the OpenSandbox controller running, and has the cluster room? sandboxcore doctor -b opensandbox",
+            )
+
+
 _NOTHING: Object = {"metadata": {}}
-
-
-async def _look(cluster: Cluster, name: str) -> tuple[Object, list[Object]]:
-    try:
-        pool, found = await asyncio.gather(cluster.get(POOL, name), cluster.list(KIND))
-    except ApiError as error:
-        if error.status == 404:
-            raise await no_pool(cluster, name) from error
-        raise
-    return pool, [obj for obj in found["items"] if obj["spec"].get("poolRef") == name and "template" not in obj["spec"]]
-
-
-def _judge(contest: Contest, now: float, objects: Iterable[Object], pool: Object, name: str) -> Verdict:
-    everyone = claimants(objects)
-    if name not in {claimant.name for claimant in everyone}:  # it was not listed yet
-        return Verdict(decision=Decision.WAIT)
-    return contest.look(now, everyone, room(pool))
 
 
 def claimants(objects: Iterable[Object]) -> list[Claimant]:
@@ -138,26 +200,36 @@ def claimants(objects: Iterable[Object]) -> list[Claimant]:
         satisfied = READY in (metadata.get("annotations") or {}) or "deletionTimestamp" in metadata
         notes = read(obj)
         created = metadata.get("creationTimestamp")
-        since = notes.queued if notes else datetime.datetime.fromisoformat(created).timestamp() if created else 0.0
-        wants = given if satisfied else int(obj["spec"].get("replicas") or 0)
-        found.append(Claimant(name=metadata["name"], queued=since, wants=wants, has=given))
+        found.append(
+            Claimant(
+                batch=notes.batch if notes else metadata["name"],
+                pool=obj["spec"]["poolRef"],
+                queued=notes.queued if notes else datetime.datetime.fromisoformat(created).timestamp() if created else 0.0,
+                wants=given if satisfied else int(obj["spec"].get("replicas") or 0),
+                has=given,
+            )
+        )
     return found
 
 
-def exhausted(pool: Object, objects: Iterable[Object], wanted: int, name: str) -> ProvisionError:
-    """Say what a pool has, and who has the rest."""
-    has, pool_name = room(pool), pool["metadata"]["name"]
-    holders = sorted(
-        (f"{obj['metadata']['name']} ({_owner(obj)}): {len(allocated(obj))}", len(allocated(obj)))
+def exhausted(pool: Object, objects: Iterable[Object], wanted: int, batch: str) -> ProvisionError:
+    """Say what a pool has, and who besides the batch has the rest."""
+    pool_name = pool["metadata"]["name"]
+    holders = [
+        (len(allocated(obj)), f"{obj['metadata']['name']} ({_owner(obj)}): {len(allocated(obj))}")
         for obj in objects
-        if allocated(obj) and obj["metadata"]["name"] != name
-    )
-    listed = ", ".join(text for text, _ in sorted(holders, key=lambda holder: -holder[1])[:10]) or "nobody that can be seen"
-    numbers = f"total {has.total}, allocated {has.allocated}, available {has.available}, poolMax {has.maximum}"
+        if allocated(obj) and obj["spec"]["poolRef"] == pool_name and _batch(obj) != batch
+    ]
+    listed = ", ".join(text for _, text in sorted(holders, key=lambda holder: (-holder[0], holder[1]))[:10])
     return ProvisionError(
-        f"pool {pool_name!r} has no room for {wanted} pods: {numbers}; held by {listed}",
+        f"pool {pool_name!r} has no room for {wanted} pods: {_numbers(pool)}; held by {listed or 'nobody that can be seen'}",
         hint=f"sandboxcore opensandbox pool scale {pool_name} --pool-max N, or wait longer: pool_wait",
     )
+
+
+def _numbers(pool: Object) -> str:
+    has = room(pool)
+    return f"total {has.total}, allocated {has.allocated}, available {has.available}, poolMax {has.maximum}"
 
 
 def _owner(obj: Object) -> str:
@@ -165,45 +237,32 @@ def _owner(obj: Object) -> str:
     return notes.owner if notes else "not sandboxcore's"
 
 
-async def _check_pods(
-    cluster: Cluster, job: Job, pool: Object, notes: Notes, standing: Standing, *, late: bool, wanted: int
-) -> None:
-    """Give up when the pool's own pods can't start: it says nothing of that."""
-    async with cluster.pods(job.namespace, f"{POOL_LABEL}={notes.pool}") as watch:
-        causes = standing.ripe(watch, asyncio.get_running_loop().time())
-        working = any(state.ready for state in watch.pods.values())
-    has = room(pool)
-    if causes and not working:
-        worst = causes[0]
-        what = f"pods of pool {notes.pool!r} can't start: {worst.message} (pod {worst.pod})"
-        raise ProvisionError(what, service=notes.part[0], hint=worst.hint or None)
-    if late:
-        numbers = f"total {has.total}, allocated {has.allocated}, available {has.available}, poolMax {has.maximum}"
-        raise ProvisionTimeoutError(
-            f"service {notes.part[0]!r}: pool {notes.pool!r} gave less than {wanted} pods in time: {numbers}",
-            service=notes.part[0],
-            hint="is the OpenSandbox controller running, and has the cluster room? sandboxcore doctor -b opensandbox",
-        )
+def _batch(obj: Object) -> str:
+    notes = read(obj)
+    return notes.batch if notes else ""
 
 
 # -- letting others past
 
 
-async def _let_go(cluster: Cluster, watch: BatchWatch, job: Job, parts: Sequence[tuple[str, Notes]]) -> None:
-    """Give all pods back."""
-    names = tuple(name for name, _ in parts)
+async def _let_go(job: Job, cluster: Cluster, watch: BatchWatch, names: tuple[str, ...]) -> None:
+    """Give all pods back, and wait until the pools have taken them.
+
+    Raises:
+        ApiError: One is still there; the message says what keeps it.
+    """
     await asyncio.gather(*(cluster.delete(KIND, name, namespace=job.namespace) for name in names))
-    await watch.wait_for(names, lambda: all(watch.get(name) is None for name in names) or None, timeout=60.0)
+    patience = min(PATIENCE, max(0.1, job.deadline - asyncio.get_running_loop().time()))
+    await until_gone(cluster, watch, names, strip=job.connection.config.strip_finalizers, patience=patience)
 
 
-async def _until_served(cluster: Cluster, job: Job, elders: Sequence[str], give_up: float) -> None:
-    """Wait until older requests have what they need, or are gone."""
+async def _until_served(looks: PoolLooks, elders: Sequence[str], patience: Patience, deadline: float) -> None:
+    """Wait until older batches have what they need, or are gone."""
     loop = asyncio.get_running_loop()
-    while loop.time() < give_up:
-        objects = (await cluster.list(KIND))["items"]
-        if not any(claimant.hungry for claimant in claimants(objects) if claimant.name in elders):
+    while loop.time() < deadline and not patience.looked(loop.time(), full=True):
+        if not any(claimant.hungry for claimant in claimants(await looks.requests()) if claimant.batch in elders):
             return
-        await asyncio.sleep(_LOOK)
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 # -- having them

@@ -18,10 +18,14 @@ from ._notes import allocated, released
 if TYPE_CHECKING:
     from sandboxcore_kubernetes import Cluster
 
-__all__ = ("SUSPICIOUS", "free", "why_stuck")
+    from ._batch_watch import BatchWatch
+
+__all__ = ("PATIENCE", "SUSPICIOUS", "free", "until_gone", "why_stuck")
 
 #: Seconds after which a deletion is looked into.
 SUSPICIOUS = 10.0
+#: Seconds that the cluster gets for taking objects and pods away.
+PATIENCE = 100.0
 POOL = f"{API_VERSION}/Pool"
 
 
@@ -42,6 +46,42 @@ async def why_stuck(cluster: Cluster, obj: Mapping[str, Any]) -> ApiError | None
     return ApiError(
         f"BatchSandbox {metadata['namespace']}/{name} will stay for ever: {reason}",
         hint=f"sandboxcore opensandbox unstick {name} takes its finalizer away; strip_finalizers=true does so every time",
+    )
+
+
+async def until_gone(
+    cluster: Cluster, watch: BatchWatch, names: tuple[str, ...], *, strip: bool, patience: float = PATIENCE
+) -> None:
+    """Wait until BatchSandboxes that are being deleted are gone.
+
+    Args:
+        strip: Whether to free those that nobody will ever let go.
+        patience: Seconds.
+
+    Raises:
+        ApiError: One stays; the message says what keeps it.
+    """
+
+    def gone() -> bool | None:
+        return all(watch.get(name) is None for name in names) or None
+
+    waited = 0.0
+    while await watch.wait_for(names, gone, timeout=min(SUSPICIOUS, patience)) is None:
+        waited += SUSPICIOUS
+        for obj in filter(None, [watch.get(name) for name in names]):
+            reason = await why_stuck(cluster, obj)
+            if reason is not None and strip:
+                await free(cluster, obj)
+            elif reason is not None or waited >= patience:
+                raise (reason or _slow(obj, patience))
+
+
+def _slow(obj: Mapping[str, Any], patience: float) -> ApiError:
+    metadata = obj["metadata"]
+    kept = ", ".join(metadata.get("finalizers") or []) or "nothing"
+    return ApiError(
+        f"BatchSandbox {metadata['namespace']}/{metadata['name']} is still there after {patience:.0f} s, kept by {kept}",
+        hint="is the OpenSandbox controller running? sandboxcore doctor -b opensandbox",
     )
 
 
