@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from sandboxcore import EnvironmentSpec
+from sandboxcore.errors import UsageError
 from tests.cluster import kubeconfig
 
 from .conftest import Place
@@ -41,6 +42,35 @@ def test_the_reaper_is_what_the_cluster_takes(place: Place) -> None:
     for verb, what in (("list", "secrets"), ("deletecollection", "pods"), ("delete", "leases.coordination.k8s.io")):
         assert place.kubectl("auth", "can-i", verb, what, "--as", account).strip() == "yes"
     assert place.kubectl("auth", "can-i", "create", "pods", "--as", account, check=False).strip() in ("no", "")
+
+
+async def test_the_reaper_may_delete_what_charts_make(place: Place, busybox: EnvironmentSpec) -> None:
+    """An account of a release's own without being told, all else when it is."""
+    ingress = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "Ingress",
+        "metadata": {"name": "{{ .Release.Name }}"},
+        "spec": {"defaultBackend": {"service": {"name": "nowhere", "port": {"number": 80}}}},
+    }
+    values = {"serviceAccountCreate": True, "serviceAccountName": "its-own", "additionalResources": [ingress]}
+    argv = ("helm", "reaper", "--namespace", place.namespace, "--image", "sandboxcore.test/reaper:1", "--name", "other-reaper")
+    place.kubectl("apply", "-f", "-", text=_sandboxcore(*argv, "--resource", "ingresses.networking.k8s.io"))
+    account = f"system:serviceaccount:{place.namespace}:other-reaper"
+    config = {"helm": "no-such-program", "impersonate_user": account}
+    async with place.session(values=values) as session, place.session(**config) as reaper:
+        made = await session.provision(busybox, keep=True)
+        assert place.objects("ingresses") != set()
+        await reaper.cleanup(environment_id=made.id)
+        assert place.objects("ingresses") == set()
+        assert "serviceaccount/its-own" not in place.objects("serviceaccounts")
+        assert await session.find() == []
+
+
+def test_a_resource_that_is_none_is_refused() -> None:
+    from sandboxcore_helm._rights import reaper_rules
+
+    with pytest.raises(UsageError, match="'Ingress' is no resource"):
+        reaper_rules(["Ingress"])
 
 
 async def test_reaping_takes_what_is_expired(place: Place, busybox: EnvironmentSpec) -> None:

@@ -24,16 +24,21 @@ def commands() -> click.Group:
 @click.option("--image", required=True, help="An image with sandboxcore[helm] installed.")
 @click.option("--schedule", default="*/5 * * * *", show_default=True, help="When it runs, as cron has it.")
 @click.option("--name", default="sandboxcore-reaper", show_default=True, help="Name of its objects.")
-def _reaper(namespace: str, image: str, schedule: str, name: str) -> None:
+@click.option(
+    "--resource",
+    "resources",
+    multiple=True,
+    metavar="NAME[.GROUP]",
+    help="A further resource that your charts make, as ingresses.networking.k8s.io; can be given again.",
+)
+def _reaper(namespace: str, image: str, schedule: str, name: str, resources: tuple[str, ...]) -> None:
     """Print a CronJob that takes expired environments away: pipe it to kubectl apply -f -."""
     import yaml
 
     from ._reaper import reaper_objects
 
-    click.echo(
-        yaml.safe_dump_all(reaper_objects(namespace=namespace, image=image, schedule=schedule, name=name), sort_keys=False),
-        nl=False,
-    )
+    objects = reaper_objects(namespace=namespace, image=image, schedule=schedule, name=name, resources=resources)
+    click.echo(yaml.safe_dump_all(objects, sort_keys=False), nl=False)
 
 
 @click.command("reap")

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from sandboxcore_kubernetes.naming import MANAGED_BY
 from sandboxcore_kubernetes.rbac import role
 
-from ._rights import REAPER_RULES
+from ._rights import reaper_rules
 
 __all__ = ("reaper_objects",)
 
 _LABELS = {MANAGED_BY: "sandboxcore", "app.kubernetes.io/name": "sandboxcore-reaper"}
 
 
-def reaper_objects(*, namespace: str, image: str, schedule: str, name: str = "sandboxcore-reaper") -> list[dict[str, Any]]:
+def reaper_objects(
+    *, namespace: str, image: str, schedule: str, name: str = "sandboxcore-reaper", resources: Iterable[str] = ()
+) -> list[dict[str, Any]]:
     """Build a ServiceAccount, its Role and binding, and the CronJob.
 
     Args:
         namespace: Where the environments are; the reaper sees no other.
         image: One that has ``sandboxcore[helm]`` installed. It needs no helm program.
         schedule: As cron has it.
+        resources: Further ones that it may delete, besides those that the built-in chart and usual ones make.
+
+    Raises:
+        UsageError: One of the resources is none.
     """
     metadata = {"name": name, "namespace": namespace, "labels": dict(_LABELS)}
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}
-    rights = role(REAPER_RULES, name=name, namespace=namespace)
+    rights = role(reaper_rules(resources), name=name, namespace=namespace)
     rights["metadata"]["labels"] = dict(_LABELS)
     binding = {
         "apiVersion": "rbac.authorization.k8s.io/v1",
