@@ -55,7 +55,7 @@ async def make_batch(job: Job) -> list[EnvironmentRef]:
     for made in await together(works):
         pods |= made
     objects = await together(_mark_ready(cluster, job, name) for name, _ in job.parts)
-    found = {ref.environment_id: ref for ref in environments(objects, pods)}
+    found = {ref.environment_id: ref for ref in environments(objects, pods) if ref.state != "destroying"}
     missing = [claim.environment_id for claim in job.claims if claim.environment_id not in found]
     if missing:
         raise ProvisionError(f"environment {missing[0]!r} was destroyed while it was being made")

@@ -36,7 +36,7 @@ def pods_of(obj: Object, notes: Notes, environment_ids: Sequence[str]) -> list[s
 
 
 def environments(objects: Iterable[Object], pods: Mapping[str, PodState]) -> list[EnvironmentRef]:
-    """Describe all environments that these BatchSandboxes hold; those that were destroyed are not among them."""
+    """Describe all environments that these BatchSandboxes hold; of those that were destroyed those that still have pods."""
     batches: dict[str, list[tuple[Object, Notes]]] = {}
     for obj in objects:
         notes = read(obj)
@@ -51,10 +51,10 @@ def _batch(parts: Sequence[tuple[Object, Notes]], pods: Mapping[str, PodState]) 
     ready = all(READY in (obj["metadata"].get("annotations") or {}) for obj, _ in parts)
     leaving = any("deletionTimestamp" in obj["metadata"] for obj, _ in parts)
     for name in notes.environments:
-        if name in live:
+        if name in live or any(pod in pods for obj, other in parts for pod in pods_of(obj, other, (name,))):
             found = {ref.service: ref for obj, other in parts for ref in _sandboxes(obj, other, name, pods)}
             sandboxes = tuple(found[service] for service in notes.services if service in found)
-            state = _state(sandboxes, notes, ready=ready, leaving=leaving)
+            state = _state(sandboxes, notes, ready=ready, leaving=leaving or name not in live)
             yield EnvironmentRef(
                 backend=BACKEND,
                 environment_id=name,

@@ -11,11 +11,13 @@ from sandboxcore_kubernetes import ApiError
 from sandboxcore_kubernetes.naming import MANAGED_BY, RUN_ID
 
 from ._batch_watch import KIND
+from ._changing import change
 from ._describe import pod_names, pods_of
 from ._errors import mapped
 from ._names import BATCH_LABEL, POOL_LABEL, RELEASE
 from ._notes import BATCH, Notes, gone_key, live_environments, read, released
 from ._stuck import SUSPICIOUS, free, why_stuck
+from ._together import together
 
 if TYPE_CHECKING:
     from sandboxcore.values import EnvironmentRef
@@ -31,7 +33,6 @@ Object = Mapping[str, Any]
 #: Seconds that the cluster gets for taking objects and pods away.
 PATIENCE = 100.0
 _JSON_PATCH = "application/json-patch+json"
-_CONFLICTS = 20
 
 
 class _Batch:
@@ -79,22 +80,15 @@ class Remover:
         """
         cluster = await self._connection.cluster()
         try:
-            found = await cluster.list(KIND, namespace=namespace, label_selector=f"{BATCH}={batch}")
-            parts = [(obj, notes) for obj in found["items"] if (notes := read(obj))]
+            parts = await _parts(cluster, namespace, batch)
             watch = await self._connection.batches(run_id)
-            alive = {name for obj, notes in parts for name in live_environments(obj, notes)}
-            if going is not None and alive - going:
-                await asyncio.gather(*(self._shrink(cluster, watch, obj, notes, going) for obj, notes in parts))
-                alive = await self._alive(cluster, namespace, batch)
-                if alive:
+            if going is not None and _alive(parts) - going:
+                await together(self._shrink(cluster, watch, obj, notes, going) for obj, notes in parts)
+                if _alive(await _parts(cluster, namespace, batch)):
                     return
             await self._delete(cluster, watch, namespace, batch, run_id, parts)
         except ApiError as error:
             raise mapped(error, f"destroy batch {batch}") from error
-
-    async def _alive(self, cluster: Cluster, namespace: str, batch: str) -> set[str]:
-        found = await cluster.list(KIND, namespace=namespace, label_selector=f"{BATCH}={batch}")
-        return {name for obj in found["items"] if (notes := read(obj)) for name in live_environments(obj, notes)}
 
     # -- whole batches
 
@@ -109,8 +103,7 @@ class Remover:
     ) -> None:
         """Delete the objects first, or the controller would make their pods again; then what they leave."""
         names = tuple(obj["metadata"]["name"] for obj, _ in parts)
-        await asyncio.gather(*(cluster.delete(KIND, name, namespace=namespace) for name in names))
-        await self._until_gone(cluster, watch, namespace, names)
+        await self._delete_objects(cluster, watch, namespace, names)
         selector = f"{RUN_ID}={run_id},{BATCH}={batch}"
         kinds = {kind for _, notes in parts for kind in notes.kinds}
         await asyncio.gather(
@@ -119,6 +112,10 @@ class Remover:
         )
         await self._pods_gone(cluster, namespace, run_id, batch)
         await asyncio.gather(*(self._handed_back(cluster, namespace, obj, notes) for obj, notes in parts if notes.pool))
+
+    async def _delete_objects(self, cluster: Cluster, watch: BatchWatch, namespace: str, names: tuple[str, ...]) -> None:
+        await asyncio.gather(*(cluster.delete(KIND, name, namespace=namespace) for name in names))
+        await self._until_gone(cluster, watch, namespace, names)
 
     async def _until_gone(self, cluster: Cluster, watch: BatchWatch, namespace: str, names: tuple[str, ...]) -> None:
         def gone() -> bool | None:
@@ -144,11 +141,7 @@ class Remover:
             try:
                 await pods.wait_for(lambda _: not left(), timeout=PATIENCE)
             except TimeoutError:
-                listed = ", ".join(left()[:5])
-                raise mapped(
-                    ApiError(f"these pods do not end: {listed}", hint="look at their node, and at what they have as preStop"),
-                    f"destroy batch {batch}",
-                ) from None
+                raise _lasting(left()) from None
 
     async def _handed_back(self, cluster: Cluster, namespace: str, obj: Object, notes: Notes) -> None:
         """Wait until the pool deletes the pods that it took back, where that is what it does."""
@@ -176,29 +169,39 @@ class Remover:
             await self._gate(cluster, obj, notes, ids)
 
     async def _release(self, cluster: Cluster, watch: BatchWatch, obj: Object, notes: Notes, ids: Sequence[str]) -> None:
+        """Give the pods of environments back, and wait until the pool has taken them.
+
+        Those of the last environments stay with the object until it is deleted, which is done here: the controller never lets go
+        of one that gave all its pods back before. Others may take the rest away at the same time, so it is asked anew.
+        """
         name, namespace = obj["metadata"]["name"], obj["metadata"]["namespace"]
-        pods = pods_of(obj, notes, ids)
-        for _ in range(_CONFLICTS):
-            marks: dict[str, Any] = {gone_key(environment): "" for environment in ids}
-            before = json.loads((obj["metadata"].get("annotations") or {}).get(RELEASE) or "{}").get("pods") or []
-            marks[RELEASE] = json.dumps({"pods": sorted({*before, *pods})}, separators=(",", ":"))
-            change = {"metadata": {"annotations": marks, "resourceVersion": obj["metadata"]["resourceVersion"]}}
-            try:
-                await cluster.patch(KIND, name, change, namespace=namespace)
-                break
-            except ApiError as error:
-                if error.status == 404:
-                    return
-                if error.status != 409:
-                    raise
-            obj = await cluster.get(KIND, name, namespace=namespace)
-        wanted = set(pods)
+
+        def marked(now: Object) -> dict[str, Any]:
+            marks = {gone_key(environment): "" for environment in ids}
+            if set(live_environments(now, notes)).difference(ids):
+                before = json.loads((now["metadata"].get("annotations") or {}).get(RELEASE) or "{}").get("pods") or []
+                marks[RELEASE] = json.dumps({"pods": sorted({*before, *pods_of(now, notes, ids)})}, separators=(",", ":"))
+            return {"metadata": {"annotations": marks}}
+
+        now = await change(cluster, name, namespace, marked)
+        if now is None:
+            return
+        if not live_environments(now, notes):
+            await self._delete_objects(cluster, watch, namespace, (name,))
+            await self._handed_back(cluster, namespace, now, notes)
+            return
+        wanted = set(pods_of(now, notes, ids))
 
         def back() -> bool | None:
-            now = watch.get(name)
-            return (now is None or wanted <= set(released(now))) or None
+            seen = watch.get(name)
+            return (seen is None or wanted <= set(released(seen))) or None
 
-        await watch.wait_for((name,), back, timeout=PATIENCE)
+        if await watch.wait_for((name,), back, timeout=PATIENCE) is None:
+            listed = ", ".join(sorted(wanted)[:5])
+            raise ApiError(
+                f"pool {notes.pool!r} has not taken pods of BatchSandbox {name} back after {PATIENCE:.0f} s: {listed}",
+                hint="is the OpenSandbox controller running? sandboxcore doctor -b opensandbox",
+            )
 
     async def _gate(self, cluster: Cluster, obj: Object, notes: Notes, ids: Sequence[str]) -> None:
         """Keep the controller from making the pods again: it would, at the same index, so what it makes must not run.
@@ -213,12 +216,35 @@ class Remover:
             {"op": "add", "path": f"/metadata/annotations/{gone_key(environment).replace('/', '~1')}", "value": ""}
             for environment in ids
         ]
-        await cluster.patch(KIND, name, [*changes, *marks], namespace=namespace, content_type=_JSON_PATCH)
+        try:
+            await cluster.patch(KIND, name, [*changes, *marks], namespace=namespace, content_type=_JSON_PATCH)
+        except ApiError as error:
+            if error.status != 404:  # else somebody deletes the whole batch, and these pods with it
+                raise
         names = pod_names(obj, notes)
         pods = [names[index] for index in indices]
         async with cluster.pods(namespace, f"{RUN_ID}={notes.run_id}") as watch:
             await asyncio.gather(*(cluster.delete("Pod", pod, namespace=namespace) for pod in pods))
-            await watch.wait_for(lambda now: all(now.get(pod) is None for pod in pods), timeout=PATIENCE)
+            try:
+                await watch.wait_for(lambda now: all(now.get(pod) is None for pod in pods), timeout=PATIENCE)
+            except TimeoutError:
+                raise _lasting([pod for pod in pods if watch.get(pod) is not None]) from None
+
+
+async def _parts(cluster: Cluster, namespace: str, batch: str) -> list[tuple[Object, Notes]]:
+    found = await cluster.list(KIND, namespace=namespace, label_selector=f"{BATCH}={batch}")
+    return [(obj, notes) for obj in found["items"] if (notes := read(obj))]
+
+
+def _alive(parts: Sequence[tuple[Object, Notes]]) -> set[str]:
+    return {name for obj, notes in parts for name in live_environments(obj, notes)}
+
+
+def _lasting(pods: Sequence[str]) -> ApiError:
+    return ApiError(
+        f"these pods do not end within {PATIENCE:.0f} s: {', '.join(pods[:5])}",
+        hint="they have as long as their stop_grace_period says; else look at their node, and at what they have as preStop",
+    )
 
 
 def _placeholder(image: str) -> dict[str, Any]:
