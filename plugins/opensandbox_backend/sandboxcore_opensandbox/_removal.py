@@ -16,7 +16,7 @@ from ._describe import pod_names, pods_of
 from ._errors import mapped
 from ._names import BATCH_LABEL, POOL_LABEL, RELEASE
 from ._notes import BATCH, Notes, gone_key, live_environments, read, released
-from ._stuck import SUSPICIOUS, free, why_stuck
+from ._stuck import PATIENCE, until_gone
 from ._together import together
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ __all__ = ("Remover",)
 
 Object = Mapping[str, Any]
 
-#: Seconds that the cluster gets for taking objects and pods away.
-PATIENCE = 100.0
 _JSON_PATCH = "application/json-patch+json"
 
 
@@ -115,21 +113,7 @@ class Remover:
 
     async def _delete_objects(self, cluster: Cluster, watch: BatchWatch, namespace: str, names: tuple[str, ...]) -> None:
         await asyncio.gather(*(cluster.delete(KIND, name, namespace=namespace) for name in names))
-        await self._until_gone(cluster, watch, namespace, names)
-
-    async def _until_gone(self, cluster: Cluster, watch: BatchWatch, namespace: str, names: tuple[str, ...]) -> None:
-        def gone() -> bool | None:
-            return all(watch.get(name) is None for name in names) or None
-
-        waited = 0.0
-        while await watch.wait_for(names, gone, timeout=SUSPICIOUS) is None:
-            waited += SUSPICIOUS
-            for obj in filter(None, [watch.get(name) for name in names]):
-                reason = await why_stuck(cluster, obj)
-                if reason is not None and self._connection.config.strip_finalizers:
-                    await free(cluster, obj)
-                elif reason is not None or waited >= PATIENCE:
-                    raise (reason or _slow(obj, namespace))
+        await until_gone(cluster, watch, names, strip=self._connection.config.strip_finalizers)
 
     async def _pods_gone(self, cluster: Cluster, namespace: str, run_id: str, batch: str) -> None:
         """Wait for the pods that were made from images."""
@@ -255,11 +239,3 @@ def _placeholder(image: str) -> dict[str, Any]:
         "schedulingGates": [{"name": "sandboxcore.dev/gone"}],
     }
     return {"metadata": {"labels": {RUN_ID: "", BATCH: "", MANAGED_BY: ""}}, "spec": spec}
-
-
-def _slow(obj: Object, namespace: str) -> ApiError:
-    name, finalizers = obj["metadata"]["name"], obj["metadata"].get("finalizers") or []
-    return ApiError(
-        f"BatchSandbox {namespace}/{name} is still there after {PATIENCE:g} s, kept by {', '.join(finalizers) or 'nothing'}",
-        hint="is the OpenSandbox controller running? sandboxcore doctor -b opensandbox",
-    )
