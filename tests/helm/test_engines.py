@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import tarfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,6 +18,7 @@ import pytest
 from sandboxcore import EnvironmentSpec, Session
 from sandboxcore.errors import SpecError, UsageError
 from sandboxcore.values import Event
+from tests.cluster import helm
 from tests.images import reference
 
 from .charts import BARE_POD, DEPLOYMENT, STATEFUL, config_map, pod, write_chart
@@ -323,6 +325,18 @@ async def test_a_chart_without_sandboxes_is_told(place: Place, own: Own, tmp_pat
     async with place.session() as session:
         with pytest.raises(Exception, match="has no sandbox"):
             await session.provision(own(chart))
+    assert place.objects() == set()
+
+
+async def test_the_program_without_a_kubeconfig_takes_the_pods_account(place: Place, own: Own, tmp_path: Path) -> None:
+    """What ``in_cluster`` rests on; the account may do nothing, and the refusal names it."""
+    async with place.session() as session, session.environment(own(write_chart(tmp_path, BARE_POD))) as environment:
+        for major in (3, 4):
+            await environment.default.write_file("/tmp/helm", helm(major).read_bytes(), mode=0o755)
+            listed = await environment.default.exec(
+                ["/tmp/helm", "list", "--namespace", place.namespace], env={"KUBECONFIG": os.devnull}
+            )
+            assert f"system:serviceaccount:{place.namespace}:default" in listed.stderr.decode()
     assert place.objects() == set()
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from sandboxcore_helm._config import HelmConfig
@@ -16,6 +18,7 @@ from sandboxcore_helm._plan import merge, plan_release
 from sandboxcore_helm._readiness import awaited, object_ready, progress
 from sandboxcore_helm._record import decode, record_secret
 from sandboxcore_helm._release import Release
+from sandboxcore_kubernetes.errors import ApiError
 
 from sandboxcore.errors import ProvisionError, SandboxUnavailableError, SpecError, UsageError
 from sandboxcore.plugins import PluginHost
@@ -108,6 +111,39 @@ async def test_the_program_sees_the_callers_environment_but_for_what_is_ours(
             await Helm(HelmConfig(helm=str(program)), "n").version()
         said.append(str(caught.value).split(": ")[-1])
     assert said == ["secret,,400,ca.pem", "secret,,50,ca.pem"]
+
+
+@pytest.mark.parametrize(
+    ("options", "environ", "seen"),
+    [
+        ({"kubeconfig": "~/x"}, {}, "HOME/x"),
+        ({"kubeconfig": "~/x:/y"}, {"KUBECONFIG": "/z"}, "HOME/x:/y"),
+        ({}, {"KUBECONFIG": "~/x"}, "HOME/x"),
+        ({}, {}, ""),
+        ({"in_cluster": True}, {"KUBECONFIG": "/z"}, "/dev/null"),
+    ],
+)
+async def test_the_program_is_pointed_where_the_client_is(
+    options: dict[str, Any], environ: dict[str, str], seen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever else is in the environment, or becomes the kubeconfig's current context."""
+    program = tmp_path / "helm"
+    program.write_text(
+        "#!/bin/sh\n"
+        "case $1 in version) echo v3.19.0; exit;; esac\n"
+        'echo "$KUBECONFIG|$(env | grep -E "^(HELM_KUBE|KUBERNETES_M)")|$*" >&2\nexit 1\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    foreign = ("HELM_KUBEAPISERVER", "HELM_KUBETOKEN", "HELM_KUBECAFILE", "HELM_KUBECONTEXT", "KUBERNETES_MASTER")
+    for name, value in {"HOME": str(tmp_path), **dict.fromkeys(foreign, "x"), **environ}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(HelmFailedError) as caught:
+        await Helm(HelmConfig(helm=str(program), **options), "n", "mine").dry_run("r", "c", {}, labels={})
+    files, others, argv = caught.value.text.split("|")
+    assert (files, others) == (seen.replace("HOME", str(tmp_path)), "")
+    assert "--kube-context mine" in argv
+    assert "--kubeconfig" not in argv
 
 
 def test_what_is_waited_for_is_what_helm_waits_for() -> None:
@@ -301,6 +337,7 @@ def test_wrong_options_are_told_before_anything_is_made(wrong: dict[str, Any]) -
         {"labels": {"a": "b,c=d"}},
         {"labels": {"sandboxcore.dev/x": "y"}},
         {"chrat": "x"},
+        {"in_cluster": True, "impersonate_user": "x"},
     ],
 )
 def test_a_wrong_configuration_is_told(wrong: dict[str, Any]) -> None:

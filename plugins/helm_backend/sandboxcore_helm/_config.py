@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from sandboxcore_kubernetes.config import ClusterConfig
 
 __all__ = ("LABEL_VALUE", "EnvironmentOptions", "HelmConfig")
@@ -54,6 +54,12 @@ class HelmConfig(ClusterConfig):
     wait_for_jobs: bool = False
     #: Seconds that pods of one's own charts get to end; None: as the pods say.
     grace: Annotated[float, Field(ge=0)] | None = 1.0
+
+    @model_validator(mode="after")
+    def _helm_can_be_it(self) -> Self:
+        if self.in_cluster and self.impersonate_user:
+            raise ValueError("helm can't impersonate with a pod's service account: leave in_cluster or impersonate_user out")
+        return self
 
     @field_validator("labels")
     @classmethod

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ("HELM_ERRORS", "Helm", "HelmFailedError", "helm_error", "parse_version")
 
 OLDEST = (3, 13)
+#: Variables that would point the program at something else than the client.
+_NOT_HANDED_ON = re.compile(r"HELM_DEBUG|HELM_NAMESPACE|HELM_KUBE.*|KUBERNETES_MASTER")
 _VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
 #: Lines of helm's standard error that say nothing about the failure.
 _NOISE = re.compile(
@@ -86,11 +88,16 @@ def parse_version(text: str) -> tuple[int, int, int] | None:
 
 
 class Helm:
-    """One helm program and the cluster that it is pointed at."""
+    """One helm program and the cluster that it is pointed at.
 
-    def __init__(self, config: HelmConfig, namespace: str) -> None:
+    Args:
+        context: Of the kubeconfig, where that is read: its current one may become another one at any time.
+    """
+
+    def __init__(self, config: HelmConfig, namespace: str, context: str | None = None) -> None:
         self._config = config
         self._namespace = namespace
+        self._context = context
         self._version: asyncio.Future[tuple[int, int, int]] | None = None
         # Each holds some 70 MB and a quarter of a second of processor time.
         self._gate = asyncio.Semaphore(config.helm_at_once)
@@ -181,22 +188,23 @@ class Helm:
     def _cluster(self) -> list[str]:
         config = self._config
         argv = ["--namespace", self._namespace]
-        argv += ["--kubeconfig", config.kubeconfig] if config.kubeconfig and ":" not in config.kubeconfig else []
-        argv += ["--kube-context", config.context] if config.context else []
+        argv += ["--kube-context", self._context] if self._context else []
         argv += ["--kube-as-user", config.impersonate_user] if config.impersonate_user else []
         for group in config.impersonate_groups:
             argv += ["--kube-as-group", group]
         return argv
 
     def _environ(self) -> dict[str, str]:
-        environ = {
-            name: value for name, value in os.environ.items() if name not in ("HELM_DEBUG", "HELM_NAMESPACE", "HELM_KUBECONTEXT")
-        }
+        environ = {name: value for name, value in os.environ.items() if not _NOT_HANDED_ON.fullmatch(name)}
         environ["HELM_DRIVER"] = "secret"
         # It lives for a tenth of a second: collecting less takes a tenth less of the processor, and some MB more.
         environ.setdefault("GOGC", "400")
-        if self._config.kubeconfig and ":" in self._config.kubeconfig:
-            environ["KUBECONFIG"] = self._config.kubeconfig
+        files = self._config.kubeconfig or environ.get("KUBECONFIG", "")
+        if self._config.in_cluster:
+            environ["KUBECONFIG"] = os.devnull  # then it takes the service account
+        elif files:
+            # The client expands these, the program does not.
+            environ["KUBECONFIG"] = os.pathsep.join(os.path.expanduser(name) for name in files.split(os.pathsep) if name)
         if self._config.proxy:
             environ["HTTPS_PROXY"] = self._config.proxy
         return environ

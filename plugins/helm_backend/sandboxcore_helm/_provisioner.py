@@ -48,7 +48,7 @@ class Tools:
         self.cluster = cluster
         self.namespace = namespace
         self.config = config
-        self.helm = Helm(config, namespace)
+        self.helm = Helm(config, namespace, None if cluster.context == "in-cluster" else cluster.context)
         self.charts = Charts(self.helm)
         self.prover = Prover(self.helm, namespace)
         self.claim = RunClaim(cluster, namespace)
