@@ -17,21 +17,24 @@ import pytest
 from aiohttp import web
 from opensandbox.models.filesystem import DirectoryListEntry
 from pydantic import SecretStr
+from sandboxcore_opensandbox import _server_channel
 from sandboxcore_opensandbox._config import OpenSandboxConfig
 from sandboxcore_opensandbox._execd_files import ExecdFiles
 from sandboxcore_opensandbox._server_connection import ServerConnection
 from sandboxcore_opensandbox._server_provisioner import ServerProvisioner
+from sandboxcore_opensandbox._server_request import check, create_arguments
 
 from sandboxcore import Session
-from sandboxcore.errors import ProvisionTimeoutError, SandboxUnavailableError, UsageError
+from sandboxcore.errors import CapabilityError, GuestUnavailableError, ProvisionTimeoutError, SandboxUnavailableError, UsageError
 from sandboxcore.guest.files import GuestFileStore
-from sandboxcore.spec import EnvironmentSpec
+from sandboxcore.spec import EnvironmentSpec, ServiceSpec
 from sandboxcore.values import Claim, EnvironmentRef
 from tests.cluster import kubectl
 from tests.opensandbox import places
 from tests.opensandbox.serving import serving
 
 ONE = {"services": {"default": {"image": places.DEBIAN}}}
+KNOWN = {"x86_64": 0x3E, "aarch64": 0xB7}
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -105,6 +108,18 @@ async def test_a_creation_that_arrives_late_leaves_nothing_though_it_was_given_u
                     await entrance.passed.wait()
                 assert await session.find(run_id=session.run_id) == []
                 assert not gave_up_at_once
+
+
+async def test_the_guest_is_that_of_the_sandboxs_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which execd's own head tells: seen from here, where there is one kind of machine, by the other kind's being unknown."""
+    with serving(places.namespace()) as server:
+        config = {"mode": "server", "domain": server.domain, "api_key": server.key}
+        async with Session("opensandbox", config=config) as session:
+            async with session.environment(ONE) as environment:
+                machine = (await environment.default.exec(["uname", "-m"])).text().strip()
+            monkeypatch.setattr(_server_channel, "_MACHINES", {0x3E: "x86_64", 0xB7: "aarch64"} | {KNOWN[machine]: "m68k"})
+            with pytest.raises(GuestUnavailableError, match="no guest for machine 'm68k'"):
+                await session.provision(ONE)
 
 
 # -- without a server
@@ -283,3 +298,22 @@ async def test_a_port_forward_that_leads_nowhere_is_told(crd: Mapping[str, Any],
     async with Session("opensandbox", config={"mode": "server", "api_key": "k", **way}) as session:
         with pytest.raises(UsageError, match=f"server_service {crd['namespace']}/{service}: .*{words}"):
             await session.provision(ONE)
+
+
+@pytest.mark.tier("none")
+@pytest.mark.parametrize(
+    ("platform", "arch"),
+    [("linux/amd64", "amd64"), ("linux/x86_64", "amd64"), ("linux/arm64/v8", "arm64"), ("linux/aarch64", "arm64")],
+)
+def test_a_platform_is_said_in_the_words_of_the_server(platform: str, arch: str) -> None:
+    service = ServiceSpec(image="i", platform=platform)
+    check(EnvironmentSpec(services={"a": service}), OpenSandboxConfig(mode="server"))
+    assert create_arguments(service, "", {})["platform"].arch == arch
+
+
+@pytest.mark.tier("none")
+@pytest.mark.parametrize("platform", ["linux/s390x", "windows/amd64"])
+def test_a_platform_that_the_guest_is_not_there_for_is_refused(platform: str) -> None:
+    spec = EnvironmentSpec(services={"a": ServiceSpec(image="i", platform=platform)})
+    with pytest.raises(CapabilityError, match=f"services.a.platform: there is no guest for '{platform}'"):
+        check(spec, OpenSandboxConfig(mode="server"))

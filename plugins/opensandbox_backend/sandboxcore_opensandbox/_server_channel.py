@@ -37,7 +37,9 @@ _PIPE = Layout(protocols=(), send=0, receive=1, error=254, text=2, frame_bytes=2
 #: Where the guest is put: the first folder that takes it and lets programs run.
 _FOLDERS = ("/opt/opensandbox", "/tmp", "/var/tmp", "/root")
 _MISSING = "sandboxcore-no-guest"
-_MACHINE = "x86_64"
+#: What a program is made for, by the number in its head. Source: elf(5), ``e_machine``.
+_MACHINES = {0x3E: "x86_64", 0xB7: "aarch64"}
+_HEAD_BYTES = 20
 
 
 class _PipeStream(ChannelStream):
@@ -71,10 +73,9 @@ class ExecdChannel(Channel):
         self._uploaded = False
         self._sessions: dict[str, tuple[str, dict[str, str]]] = {}
         self._forgetting: set[asyncio.Task[None]] = set()
-        digest = hashlib.sha256(guest_binary(_MACHINE).read_bytes()).hexdigest()[:12]
-        self._name = f".sandboxcore-guest-{digest}"
-        self.guest_path = f"{_FOLDERS[0]}/{self._name}"
-        self.machine = _MACHINE
+        #: Name of the guest's file, which differs by machine: it is not known before the sandbox is.
+        self._name = ""
+        self.guest_path = f"{_FOLDERS[0]}/.sandboxcore-guest"
 
     async def open(self, argv: Sequence[str], protocol: asyncio.BaseProtocol) -> asyncio.Transport:
         """Open a stream.
@@ -104,18 +105,21 @@ class ExecdChannel(Channel):
     # -- the guest
 
     async def prepare(self) -> None:
-        """Put the guest into the sandbox, through execd's files.
+        """Put the guest for its machine into the sandbox, through execd's files.
 
         Raises:
-            GuestUnavailableError: The sandbox is gone, or no folder takes it; the message says what was tried.
+            GuestUnavailableError: The sandbox is gone, there is no guest for its machine, or no folder takes it; the message says
+                what was tried.
             SandboxUnavailableError: execd can't be reached.
         """
         from opensandbox.models.filesystem import WriteEntry
 
         tried = []
-        data = guest_binary(_MACHINE).read_bytes()
         try:
             async with self._connection.sandbox(self._id) as sandbox:
+                self.machine = await self._machine(sandbox)
+                data = guest_binary(self.machine).read_bytes()
+                self._name = f".sandboxcore-guest-{hashlib.sha256(data).hexdigest()[:12]}"
                 for folder in _FOLDERS:
                     path = f"{folder}/{self._name}"
                     part = f"{path}.{id(self):x}"
@@ -134,6 +138,12 @@ class ExecdChannel(Channel):
         except Exception as error:
             raise self._lost(error) from error
         self._uploaded = True
+
+    async def _machine(self, sandbox: Any) -> str:
+        """Read from the head of execd itself what the sandbox's machine is: an image need not have ``uname``."""
+        head = await sandbox.files.read_bytes("/proc/self/exe", range_header=f"bytes=0-{_HEAD_BYTES - 1}")
+        number = int.from_bytes(head[18:_HEAD_BYTES], "little")
+        return _MACHINES.get(number, f"number {number}")
 
     async def _is_there(self, sandbox: Any, path: str, size: int) -> bool:
         from opensandbox.models.filesystem import DirectoryListEntry

@@ -20,6 +20,8 @@ __all__ = ("check", "create_arguments", "pool_of")
 
 #: What a sandbox of the server that nobody gave a command runs.
 IDLE = ["tail", "-f", "/dev/null"]
+#: Machine of a platform to the server's word for it; of others there is no guest.
+_MACHINES = {"": "amd64", "amd64": "amd64", "x86_64": "amd64", "arm64": "arm64", "aarch64": "arm64"}
 #: Field of a service to why the server can't have it.
 _NOT_HAD = {
     "restart": (Loss.APPROX, "what ends stays ended: the sandbox goes on without it"),
@@ -83,6 +85,11 @@ def _entries(name: str, service: ServiceSpec, pool: str) -> Iterator[ReportEntry
             raise cannot(key, reason)
     if not pool and service.image is None:
         raise cannot("image", "a sandbox needs an image, or a pool to come from")
+    if service.platform is not None:
+        system, _, machine = service.platform.partition("/")
+        if system != "linux" or machine.partition("/")[0] not in _MACHINES:
+            what = f"services.{name}.platform: there is no guest for {service.platform!r}"
+            raise CapabilityError(what, hint="linux/amd64 and linux/arm64 are supported")
     if pool and service.image is not None:
         yield entry(Loss.APPROX, "image", f"the pods of pool {pool!r} have their own")
     if service.networks is None:
@@ -130,7 +137,7 @@ def create_arguments(service: ServiceSpec, pool: str, metadata: Mapping[str, str
         from opensandbox.models.sandboxes import PlatformSpec
 
         system, _, machine = service.platform.partition("/")
-        arguments["platform"] = PlatformSpec(os=system, arch=machine.partition("/")[0] or "amd64")
+        arguments["platform"] = PlatformSpec(os=system, arch=_MACHINES[machine.partition("/")[0]])
     return arguments
 
 
