@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from sandboxcore import EnvironmentSpec, Session
+from sandboxcore.errors import SpecError
 
 from .charts import BARE_POD, config_map, write_chart
 from .conftest import Place
@@ -220,4 +221,18 @@ async def test_nobody_s_clock_but_the_server_s_ends_a_claim(
         assert {ref.environment_id for ref in doomed} == {expired.id}
         await expired.destroy()
         await live[1].destroy()
+    assert place.objects() == set()
+
+
+async def test_what_helm_refuses_leaves_no_guest(place: Place, busybox: EnvironmentSpec) -> None:
+    """One that would outlive its run has a guest of its own, which only its record leads to."""
+    unknown = {"apiVersion": "sandboxcore.test/v1", "kind": "Unknown", "metadata": {"name": "some"}}
+    async with place.session(engine="helm", values={"additionalResources": [unknown]}) as session:
+        with pytest.raises(SpecError, match="no matches for kind"):
+            await session.provision(busybox, keep=True)
+        assert place.objects() == set()
+    async with place.session(engine="helm") as session:
+        environment = await session.provision(busybox, keep=True)
+        assert (await environment.default.exec(["true"])).exit_code == 0
+        await environment.destroy()
     assert place.objects() == set()

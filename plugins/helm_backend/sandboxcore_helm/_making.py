@@ -272,11 +272,15 @@ class Making:
         return secret
 
     async def _create_objects(self, identity: Identity, release: Release, objects: list[dict[str, Any]]) -> None:
-        if self.claim.keep and self._plan.built_in and self._tools.config.guest == "mount":
-            name = f"sandboxcore-guest-{identity.release}"
-            await self._creator.unbroken(self._tools.claim.own_guest(name, identity.labels))
+        await self._own_guest(identity, self._plan.built_in)
         await run_hooks(self._tools.cluster, self._creator, identity, release.hooks, "pre-install", deadline=self._deadline)
         await self._creator.post_all([dressed(body, identity) for body in objects], identity.namespace)
+
+    async def _own_guest(self, identity: Identity, built_in: bool) -> None:
+        """Bring the guest for one that outlives its run, and the ConfigMap that runs share."""
+        if self.claim.keep and built_in and self._tools.config.guest == "mount":
+            name = f"sandboxcore-guest-{identity.release}"
+            await self._creator.unbroken(self._tools.claim.own_guest(name, identity.labels))
 
     async def _audited(self, chart: Chart, plan: Plan, release: Release, objects: list[dict[str, Any]]) -> bool:
         """Compare with what helm renders under this very name, now and then; False: it differs."""
@@ -297,8 +301,6 @@ class Making:
         """
         name = plan.release or new_release_name(self.claim.environment_id[:8], ()) or self.claim.environment_id
         identity = self._identity(name)
-        if self.claim.keep and chart.built_in and self._tools.config.guest == "mount":
-            await self._creator.unbroken(self._tools.claim.own_guest(f"sandboxcore-guest-{name}", identity.labels))
         labels = self._record_labels(identity, "helm")
         self._ran_helm = True
         try:
@@ -314,6 +316,8 @@ class Making:
             )
         except HelmFailedError as failure:
             raise helm_error(failure, f"release {name!r} of chart {chart.scan.name!r}") from None
+        # Not sooner: without a record nobody would find it. Pods wait for what they mount.
+        await self._own_guest(identity, chart.built_in)
         await self._creator.unbroken(
             self._tools.cluster.patch(
                 "Secret", record_name(name), {"metadata": {"annotations": self._annotations}}, namespace=identity.namespace
