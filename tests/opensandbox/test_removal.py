@@ -143,3 +143,19 @@ async def test_what_another_has_taken_away_is_gone(
     await second.destroy()
     with pytest.raises(ApiError):
         await cluster.get(KIND, first.ref.data["batch"])
+
+
+async def test_a_run_that_has_nothing_is_no_longer_watched(crd: Mapping[str, Any], remover: Remover) -> None:
+    """Who cleans up after many runs would have a request open for each."""
+    spec = {"services": {"default": {"image": BUSYBOX, "command": ["sleep", "infinity"]}}}
+    for _ in range(2):
+        async with Session("opensandbox", config=dict(crd)) as session:
+            kept = [await session.provision(spec, keep=True, lease=300.0) for _ in range(2)]
+        await remover.destroy(kept[0].ref)
+        assert _watches() == 1
+        await remover.destroy(kept[1].ref)
+        assert _watches() == 0
+
+
+def _watches() -> int:
+    return sum(task.get_name() == "sandboxcore BatchSandbox watch" for task in asyncio.all_tasks())

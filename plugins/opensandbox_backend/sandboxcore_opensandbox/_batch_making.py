@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sandboxcore.errors import ProvisionError, ProvisionTimeoutError
@@ -42,16 +42,13 @@ async def make_batch(job: Job) -> list[EnvironmentRef]:
         ProvisionError: With the cause; what was made is there still.
         ApiError: The cluster refused something; likewise.
     """
-    from ._pool_making import fill_from_pools
-
     cluster = await job.connection.cluster()
-    watch = await job.connection.batches(job.claims[0].run_id)
     templates = [(name, notes) for name, notes in job.parts if not notes.pool]
     pooled = [(name, notes) for name, notes in job.parts if notes.pool]
     pods: dict[str, PodState] = {}
     works = [_from_images(job, cluster, name, notes) for name, notes in templates]
     if pooled:
-        works.append(fill_from_pools(job, cluster, watch, pooled))
+        works.append(_from_pools(job, cluster, pooled))
     for made in await together(works):
         pods |= made
     objects = await together(_mark_ready(cluster, job, name) for name, _ in job.parts)
@@ -60,6 +57,13 @@ async def make_batch(job: Job) -> list[EnvironmentRef]:
     if missing:
         raise ProvisionError(f"environment {missing[0]!r} was destroyed while it was being made")
     return [dataclasses.replace(found[claim.environment_id], state="ready") for claim in job.claims]
+
+
+async def _from_pools(job: Job, cluster: Cluster, parts: Sequence[tuple[str, Notes]]) -> dict[str, PodState]:
+    from ._pool_making import fill_from_pools
+
+    async with job.connection.batches(job.claims[0].run_id) as watch:
+        return await fill_from_pools(job, cluster, watch, parts)
 
 
 async def _mark_ready(cluster: Cluster, job: Job, name: str) -> Object:
@@ -92,7 +96,7 @@ async def create_part(
         task=task,
     )
     made = await cluster.create(obj)
-    (await job.connection.batches(notes.run_id)).put(made)
+    job.connection.put(notes.run_id, made)
     return made
 
 

@@ -52,6 +52,11 @@ class BatchWatch:
         """Return an object as it was last heard of; None: it is not there."""
         return self._objects.get(name)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether the run has no objects, as far as has been heard."""
+        return not self._objects
+
     def put(self, obj: Object) -> None:
         """Take what a request has answered, which may be newer than what the watch has told."""
         name = obj["metadata"]["name"]

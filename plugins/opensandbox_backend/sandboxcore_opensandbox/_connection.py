@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sandboxcore_kubernetes import Cluster
@@ -22,6 +25,7 @@ class Connection:
         self.config = config
         self._cluster: Cluster | None = None
         self._watches: dict[str, BatchWatch] = {}
+        self._users: Counter[BatchWatch] = Counter()
         self._looks: PoolLooks | None = None
         self._gate = asyncio.Lock()
 
@@ -40,8 +44,9 @@ class Connection:
                     self._cluster = await Cluster.connect(self.config)
         return self._cluster
 
-    async def batches(self, run_id: str) -> BatchWatch:
-        """Return the watch of a run's BatchSandboxes; it runs already.
+    @contextlib.asynccontextmanager
+    async def batches(self, run_id: str) -> AsyncIterator[BatchWatch]:
+        """Have the watch of a run's BatchSandboxes. All that have it share it, and it goes on after them while there are any.
 
         Raises:
             ApiError: The server refuses.
@@ -52,8 +57,27 @@ class Connection:
         if run_id not in self._watches:
             self._watches[run_id] = BatchWatch(cluster, cluster.namespace, run_id)
         watch = self._watches[run_id]
-        await watch.begin()
-        return watch
+        self._users[watch] += 1
+        try:
+            await watch.begin()
+            yield watch
+        finally:
+            self._users[watch] -= 1
+            await self._end_unused()
+
+    def put(self, run_id: str, obj: Mapping[str, Any]) -> None:
+        """Let those who have the watch of a run know what a request has answered."""
+        watch = self._watches.get(run_id)
+        if watch is not None:
+            watch.put(obj)
+
+    async def _end_unused(self) -> None:
+        """End the watches that nobody has and that have nothing to tell: who cleans up after others sees many runs."""
+        unused = {run_id: watch for run_id, watch in self._watches.items() if not self._users[watch] and watch.is_empty}
+        for run_id, watch in unused.items():
+            del self._watches[run_id], self._users[watch]
+        for watch in unused.values():
+            await watch.aclose()
 
     async def looks(self) -> PoolLooks:
         """Return what all that wait for pools look at them with."""

@@ -79,12 +79,12 @@ class Remover:
         cluster = await self._connection.cluster()
         try:
             parts = await _parts(cluster, namespace, batch)
-            watch = await self._connection.batches(run_id)
-            if going is not None and _alive(parts) - going:
-                await together(self._shrink(cluster, watch, obj, notes, going) for obj, notes in parts)
-                if _alive(await _parts(cluster, namespace, batch)):
-                    return
-            await self._delete(cluster, watch, namespace, batch, run_id, parts)
+            async with self._connection.batches(run_id) as watch:
+                if going is not None and _alive(parts) - going:
+                    await together(self._shrink(cluster, watch, obj, notes, going) for obj, notes in parts)
+                    if _alive(await _parts(cluster, namespace, batch)):
+                        return
+                await self._delete(cluster, watch, namespace, batch, run_id, parts)
         except ApiError as error:
             raise mapped(error, f"destroy batch {batch}") from error
 
