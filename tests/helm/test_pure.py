@@ -10,7 +10,7 @@ from unittest.mock import AsyncMock, Mock
 
 import pytest
 from sandboxcore_helm._config import HelmConfig
-from sandboxcore_helm._creating import dressed
+from sandboxcore_helm._creating import Creator, dressed
 from sandboxcore_helm._helm import HELM_ERRORS, Helm, HelmFailedError, cleaned, helm_error, parse_version
 from sandboxcore_helm._identity import ENGINE, Identity, record_labels
 from sandboxcore_helm._manifest import objects_of
@@ -279,6 +279,31 @@ def test_what_is_kept_is_not_labelled_and_hooks_are_no_part_of_the_release() -> 
     assert dressed(kept, _identity())["metadata"]["labels"] == {"app.kubernetes.io/managed-by": "Helm"}
     assert "annotations" not in dressed(plain, _identity(), hook=True)["metadata"]
     assert plain["metadata"]["labels"] == {"a": "b"}
+
+
+async def test_a_namespace_without_its_account_is_waited_for_most_of_a_minute_and_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So long takes a controller manager that lost the API server; the pauses are the test's to count, not to wait for."""
+    paused: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        paused.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", pause)
+    said = 'pods "p" is forbidden: error looking up service account n/default: serviceaccount "default" not found'
+    cluster = Mock(create=AsyncMock(side_effect=lambda *args, **more: _created(sum(paused) < 60, said)))
+    assert await Creator(cluster).post({}) == {"made": True}
+    assert max(paused) <= 8
+    cluster.create.side_effect = ApiError(said.replace("default", "mine"), status=403, reason="Forbidden")
+    paused.clear()
+    with pytest.raises(ApiError, match="mine"):
+        await Creator(cluster).post({})
+    assert paused == []
+
+
+def _created(refused: bool, said: str) -> dict[str, Any]:
+    if refused:
+        raise ApiError(said, status=403, reason="Forbidden")
+    return {"made": True}
 
 
 def test_manifests_are_taken_apart() -> None:
