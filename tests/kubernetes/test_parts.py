@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
+import re
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from sandboxcore_kubernetes import PodEvent, diagnose
+from aiohttp import web
+from sandboxcore_kubernetes import Cluster, ClusterConfig, PodEvent, diagnose
 from sandboxcore_kubernetes import _websocket as ws
 from sandboxcore_kubernetes.diagnosis import _EVENTS, CAUSES, WAITING, diagnose_owner
 from sandboxcore_kubernetes.errors import CONNECTION_ERRORS, SANDBOX_ERRORS, ApiError, api_error, connection_error, sandbox_error
@@ -281,6 +286,39 @@ def test_a_registrys_answer_decides(message: str, kind: str) -> None:
         assert "Back-off" not in cause.message
 
 
+@pytest.mark.parametrize(("message", "kind"), [("not found", "ImagePull"), ("429 Too Many Requests", "ImagePullRetrying")])
+def test_a_registrys_answer_is_looked_for_in_the_warnings(message: str, kind: str) -> None:
+    """Before Kubernetes 1.32 a container that waits for its next pull does not have it."""
+    waiting = _waiting("ImagePullBackOff", 'Back-off pulling image "registry.test/a/b:c"')
+    pulling = 'Failed to pull image "registry.test/a/b:c": rpc error: code = Unknown desc = '
+    events = [_event("Failed", f"{pulling}no route to host"), _event("Failed", pulling + message)]
+    (cause,) = diagnose(waiting, [*events, _event("Failed", "Error: ImagePullBackOff")])
+    assert (cause.kind, cause.certain) == (kind, kind == "ImagePull")
+    assert cause.message.endswith(f"registry.test/a/b:c: {message}")
+    (unknown,) = diagnose(waiting)
+    assert (unknown.kind, unknown.certain) == ("ImagePullRetrying", False)
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"),
+    [
+        ("CreateContainerError", "SandboxCreate"),
+        ("RunContainerError", "SandboxCreate"),
+        ("CreateContainerConfigError", "SandboxCreate"),
+        ("ErrImagePull", "ImagePullRetrying"),
+        ("ImageInspectError", "SandboxCreate"),
+    ],
+)
+def test_a_container_runtime_that_restarts_is_no_wrong_command(reason: str, kind: str) -> None:
+    said = (
+        'rpc error: code = Unavailable desc = connection error: desc = "transport: Error while dialing: '
+        'dial unix /run/containerd/containerd.sock: connect: no such file or directory"'
+    )
+    (cause,) = diagnose(_waiting(reason, said))
+    assert (cause.kind, cause.certain) == (kind, False)
+    assert "containerd.sock" in cause.message
+
+
 def test_crashes_are_certain_when_there_were_enough() -> None:
     end = {"reason": "Error", "exitCode": 3}
     assert not diagnose(_waiting("CrashLoopBackOff", restarts=1, last=end))[0].certain
@@ -310,13 +348,13 @@ def test_a_pods_own_conditions_are_causes(status: dict[str, Any], kind: str) -> 
     assert diagnose(_pod(status))[0].kind == kind
 
 
-def _event(reason: str, message: str, kind: str = "Pod", name: str = "p") -> PodEvent:
-    return PodEvent(uid="u", kind=kind, name=name, reason=reason, message=message)
+def _event(reason: str, message: str, kind: str = "Pod", name: str = "p", count: int = 1) -> PodEvent:
+    return PodEvent(uid="u", kind=kind, name=name, reason=reason, message=message, count=count)
 
 
 def test_warnings_are_causes() -> None:
     creating = _waiting("ContainerCreating")
-    gone = _event("FailedMount", 'MountVolume.SetUp failed for volume "v" : configmap "absent" not found')
+    gone = _event("FailedMount", 'MountVolume.SetUp failed for volume "v" : configmap "absent" not found', count=5)
     assert [(cause.kind, cause.certain) for cause in diagnose(creating, [gone])] == [("Mount", True)]
     slow = _event("FailedAttachVolume", "AttachVolume.Attach failed: timed out")
     assert [(cause.kind, cause.certain) for cause in diagnose(creating, [slow])] == [("MountRetrying", False)]
@@ -326,8 +364,44 @@ def test_warnings_are_causes() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "count", "certain"),
+    [("absent", 1, False), ("absent", 4, False), ("absent", 5, True), ("kube-root-ca.crt", 9, False)],
+)
+def test_a_mount_is_missing_for_certain_when_it_was_tried_for_long(name: str, count: int, certain: bool) -> None:
+    """What somebody makes a moment later is not, nor what the cluster itself will make."""
+    failed = _event("FailedMount", f'MountVolume.SetUp failed for volume "v" : configmap "{name}" not found', count=count)
+    (cause,) = diagnose(_waiting("ContainerCreating"), [failed])
+    assert (cause.kind, cause.certain, cause.grace) == ("Mount" if certain else "MountRetrying", certain, 0.0)
+
+
+@pytest.mark.parametrize("reason", ["ImagePullBackOff", "CreateContainerConfigError"])
+def test_a_container_that_was_tried_has_its_volumes(reason: str) -> None:
+    failed = _event("FailedMount", 'MountVolume.SetUp failed for volume "v" : secret "x" not found', count=5)
+    assert "Mount" not in {cause.kind for cause in diagnose(_waiting(reason, "said"), [failed])}
+
+
+def test_the_scheduler_means_what_it_says_now() -> None:
+    """Its condition, not an earlier warning; that only until there is a condition."""
+    early = _event("FailedScheduling", '0/1 nodes are available: persistentvolumeclaim "late" not found')
+    assert [cause.kind for cause in diagnose(_pod({}), [early])] == ["Mount"]
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1: Insufficient cpu"}
+    (cause,) = diagnose(_pod({"conditions": [condition]}), [early])
+    assert (cause.kind, cause.certain) == ("Unschedulable", False)
+
+
+@pytest.mark.parametrize(
     ("message", "kind", "certain"),
     [
+        (
+            'pods "p-0" is forbidden: error looking up service account n/default: serviceaccount "default" not found',
+            "AccountMissing",
+            False,
+        ),
+        (
+            'pods "p-0" is forbidden: error looking up service account n/mine: serviceaccount "mine" not found',
+            "AdmissionDenied",
+            True,
+        ),
         ("exceeded quota: q, requested: cpu=2, used: cpu=3, limited: cpu=4", "Quota", False),
         ("exceeded quota: q, requested: cpu=2,memory=1Gi, used: cpu=0,memory=0, limited: cpu=4,memory=512Mi", "QuotaNever", True),
         ("failed quota: q: must specify limits.cpu for: main", "QuotaNever", True),
@@ -350,6 +424,92 @@ def test_the_package_is_light() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# --- requests ---
+
+
+class _Starting:
+    """Stands for an API server that starts, a state in which no test can hold a real one: it refuses what is asked first."""
+
+    def __init__(self, status: int, message: str, times: int, *, ready: bool = False) -> None:
+        self.asked: list[str] = []
+        self._refusal = {"kind": "Status", "message": message}
+        self._status = status
+        self._times = times
+        self._ready = ready
+
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.path == "/version":
+            return web.json_response({"major": "1", "minor": "34"})
+        self.asked.append(f"{request.method} {request.path}")
+        if request.path == "/readyz":
+            return web.Response(status=200 if self._ready or self._times <= 0 else 403)
+        self._times -= 1
+        return web.json_response(self._refusal, status=self._status) if self._times >= 0 else web.json_response({})
+
+
+@contextlib.asynccontextmanager
+async def _connected(server: _Starting, folder: Path) -> AsyncIterator[Cluster]:
+    runner = web.ServerRunner(web.Server(server.answer))
+    await runner.setup()
+    await (site := web.TCPSite(runner, "127.0.0.1", 0)).start()
+    config = {
+        "current-context": "c",
+        "clusters": [{"name": "c", "cluster": {"server": site.name}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u", "namespace": "n"}}],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+    }
+    (folder / "config").write_text(json.dumps(config))
+    try:
+        async with await Cluster.connect(ClusterConfig(kubeconfig=str(folder / "config"), proxy="")) as cluster:
+            yield cluster
+    finally:
+        await runner.cleanup()
+
+
+_PATH = "/api/v1/namespaces/n/pods/p"
+_NO_RIGHT = 'pods "p" is forbidden: User "u" cannot delete resource "pods" in API group "" in the namespace "n"'
+_REFUSALS = {
+    "rights that it has not read yet": (403, _NO_RIGHT, 2, [f"DELETE {_PATH}", "GET /readyz"] * 2 + [f"DELETE {_PATH}"]),
+    "rights that it has just read": (403, _NO_RIGHT, 1, [f"DELETE {_PATH}", "GET /readyz", f"DELETE {_PATH}"]),
+    "a user that it does not know yet": (401, "Unauthorized", 2, [f"DELETE {_PATH}"] * 2 + ["GET /readyz", f"DELETE {_PATH}"]),
+    "admission that is not ready": (403, 'pods "p" is forbidden: not yet ready to handle request', 2, [f"DELETE {_PATH}"] * 3),
+}
+
+
+@pytest.mark.parametrize(("status", "message", "times", "asked"), _REFUSALS.values(), ids=_REFUSALS)
+async def test_what_a_server_refuses_while_it_starts_is_asked_again(
+    tmp_path: Path, status: int, message: str, times: int, asked: list[str]
+) -> None:
+    server = _Starting(status, message, times)
+    async with _connected(server, tmp_path) as cluster:
+        await cluster.request("DELETE", _PATH)
+    assert server.asked == asked
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "asked"),
+    [
+        (403, _NO_RIGHT, [f"DELETE {_PATH}", "GET /readyz", f"DELETE {_PATH}"]),
+        (401, "Unauthorized", [f"DELETE {_PATH}"] * 2 + ["GET /readyz", f"DELETE {_PATH}"]),
+        (403, 'pods "p" is forbidden: exceeded quota: q', [f"DELETE {_PATH}"]),
+    ],
+)
+async def test_what_a_server_that_is_ready_refuses_is_told_at_once(
+    tmp_path: Path, status: int, message: str, asked: list[str]
+) -> None:
+    server = _Starting(status, message, 1000, ready=True)
+    async with _connected(server, tmp_path) as cluster:
+        with pytest.raises(ApiError, match=re.escape(message)):
+            await cluster.request("DELETE", _PATH)
+    assert server.asked == asked
+
+
+async def test_patience_ends_also_with_a_server_that_never_gets_ready(tmp_path: Path) -> None:
+    async with _connected(_Starting(403, _NO_RIGHT, 1000), tmp_path) as cluster:
+        with pytest.raises(ApiError, match="cannot delete"):
+            await cluster.request("DELETE", _PATH, patience=0.2)
 
 
 # --- waiting ---

@@ -135,6 +135,52 @@ async def test_every_cause_is_told(cluster: Cluster) -> None:
             assert "service.waiting" in {event.name for event in told}, name
 
 
+async def test_a_mount_that_succeeded_is_a_cause_no_more(cluster: Cluster) -> None:
+    """Its warning stays, while the pod is busy with something else."""
+    waits = ["sh", "-c", "while [ ! -e /v/go ] || [ ! -e /tmp/go ]; do sleep 0.1; done"]
+    init = {**_INIT, "command": waits, "volumeMounts": [{"name": "v", "mountPath": "/v"}]}
+    body = pod("late-secret", spec={"initContainers": [init], "volumes": [{"name": "v", "secret": {"secretName": "late"}}]})
+    async with cluster.pods() as watch:
+        await cluster.create(body)
+
+        def found() -> Mapping[str, bool] | None:
+            state = watch.get("late-secret")
+            return {cause.kind: cause.certain for cause in diagnose(state, watch.events_of(state))} if state else None
+
+        await watch.wait_for(lambda _: not {"Mount", "MountRetrying"}.isdisjoint(found() or ()), _PATIENCE)
+        await cluster.create({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "late"}, "stringData": {"go": ""}})
+        state = await watch.wait_for(
+            lambda _: (state := watch.get("late-secret")) and state.init_containers[0].state == "running" and state, _PATIENCE
+        )
+        assert "FailedMount" in {event.reason for event in watch.events_of(state)}
+        assert found() == {}
+    await cluster.delete("Pod", "late-secret", grace=0)
+
+
+async def test_the_scheduler_is_believed_in_what_it_says_now(cluster: Cluster) -> None:
+    """Not in what it warned of before: a claim that was not there yet is no reason to give up what an autoscaler may solve."""
+    volumes = [{"name": "v", "persistentVolumeClaim": {"claimName": "late"}}]
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "late"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}},
+    }
+    async with cluster.pods() as watch:
+        await cluster.create(pod("late-claim", spec={"volumes": volumes}, resources={"requests": {"cpu": "900"}}))
+
+        def found() -> Mapping[str, bool] | None:
+            state = watch.get("late-claim")
+            return {cause.kind: cause.certain for cause in diagnose(state, watch.events_of(state))} if state else None
+
+        await watch.wait_for(lambda _: found() == {"Mount": True}, _PATIENCE)
+        await watch.wait_for(lambda watch: any("not found" in each.message for each in watch.events.of("Pod", "late-claim")), 90)
+        await cluster.create(claim)
+        await watch.wait_for(lambda _: found() == {"Unschedulable": False}, _PATIENCE)
+    await cluster.delete("Pod", "late-claim", grace=0)
+    await cluster.delete("PersistentVolumeClaim", "late")
+
+
 async def test_pods_that_are_never_made_are_told(config: ClusterConfig, cluster: Cluster) -> None:
     """A quota, and what makes pods in vain."""
     quota = {

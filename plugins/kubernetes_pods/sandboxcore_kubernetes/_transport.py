@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,10 @@ __all__ = ("Transport",)
 _PAGE = 500
 _BACKOFF = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 _CLOSING = 2.0
+#: Who refuses: the admission plugins of a server that starts, which are asked before anything is done.
+_STARTS = re.compile(r"not yet ready to handle request")
+#: Who refuses: the authorizer, for it knows no such right.
+_NO_RIGHT = re.compile(r'User ".*" cannot \S+ (resource|path) ')
 
 
 class Transport:
@@ -75,7 +80,8 @@ class Transport:
         """Send a request and return the JSON that answers it.
 
         While the server can't be reached or sends requests away (429, 503 with ``Retry-After``) they are sent again, as far
-        as it is certain that they did nothing (or that doing them twice is no different), for ``patience`` seconds.
+        as it is certain that they did nothing (or that doing them twice is no different), for ``patience`` seconds. So are
+        those that it refuses because it starts, and has not read yet who may do what (kubernetes/kubernetes#121635).
 
         Args:
             timeout: Seconds for one attempt; None: as configured.
@@ -87,7 +93,7 @@ class Transport:
         """
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
         until = time.monotonic() + (self._config.patience if patience is None else patience)
-        renewed = False
+        renewed = known = False
         attempt = 0
         while True:
             try:
@@ -99,10 +105,34 @@ class Transport:
                     await self._log_in_again(self._access)
                     continue
                 pause = _pause(error, method, attempt)
+                if pause is None and _is_no_right(error) and not known and time.monotonic() < until:
+                    known = await self._knows_rights(error)  # now, which it may not have when it refused: once more
+                    pause = 0.0 if known else _backoff(attempt)
                 if pause is None or time.monotonic() + pause > until:
                     raise
             attempt += 1
             await asyncio.sleep(pause)
+
+    async def _knows_rights(self, refusal: ApiError) -> bool:
+        """Tell whether the server has read who may do what: it is not ready before, and does not even say so to some."""
+        import aiohttp
+
+        access = self._access
+        headers = (
+            [] if refusal.status == 401 else await access.headers()
+        )  # with credentials that it does not know it says nothing
+        self.requests += 1
+        try:
+            async with access.session.get(
+                f"{access.server}/readyz",
+                headers=headers,
+                timeout=aiohttp.ClientTimeout(total=self._config.request_timeout),
+                **access.arguments(),
+            ) as response:
+                return response.status not in (403, 429, 500, 503)
+        except Exception as error:
+            connection_error(error)
+            return False
 
     async def _send(
         self, method: str, path: str, query: Mapping[str, str] | None, data: bytes | None, content_type: str, timeout: float
@@ -244,14 +274,24 @@ class Transport:
         return time.time() - await self.server_time()
 
 
+def _backoff(attempt: int) -> float:
+    return _BACKOFF[min(attempt, len(_BACKOFF) - 1)]
+
+
+def _is_no_right(error: ApiError) -> bool:
+    return error.status == 401 or (error.status == 403 and _NO_RIGHT.search(error.message) is not None)
+
+
 def _pause(error: ApiError, method: str, attempt: int) -> float | None:
     """Decide after how many seconds a request is sent again; None: not at all."""
-    backoff = _BACKOFF[min(attempt, len(_BACKOFF) - 1)]
+    backoff = _backoff(attempt)
     if error.status in (429, 503) and error.retry_after is not None:
         return max(error.retry_after, backoff)
     idempotent = method in ("GET", "DELETE", "PUT")
     if isinstance(error, UnreachableError):
         return backoff if idempotent or not error.sent else None
     if error.status == 429 or (idempotent and error.status in (500, 502, 503, 504)):
+        return backoff
+    if error.status == 403 and _STARTS.search(error.message):
         return backoff
     return None

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from .quantities import parse_quantity
 
@@ -118,6 +118,9 @@ CAUSES: Mapping[str, Row] = {
     "QuotaNever": Row("the pod asks for more than the namespace's quota is", True, "ask for less, or raise the quota"),
     "Quota": Row("the namespace's quota is used up", False, "wait for others to end, ask for less, or raise the quota"),
     "CreateFailed": Row("the pod can't be created", True, "`kubectl get events` has the cluster's words", grace=10.0),
+    "AccountMissing": Row(
+        "the namespace has no account for its pods yet", False, "the controller manager makes it; `kubectl get serviceaccounts`"
+    ),
     "Mount": Row("a volume can't be mounted", True, "create what the volume refers to, or correct its name", grace=10.0),
     "MountRetrying": Row(
         "a volume can't be mounted for now", False, "`kubectl describe pod` and the storage driver's log tell more"
@@ -169,9 +172,18 @@ _NO_PROGRAM = re.compile(
     r"|cannot find|chdir|cwd|no such user|unable to find user",
     re.IGNORECASE,
 )
+#: What kubelet says when the container runtime does not answer: it starts again.
+_NO_ANSWER = re.compile(r"code = Unavailable|error while dialing", re.IGNORECASE)
 _NO_OBJECT = re.compile(
     r"(configmap|secret|persistentvolumeclaim|references non-existent|object) .*(not found|not registered|key)", re.IGNORECASE
 )
+#: What the cluster itself puts into every namespace, a moment after it was made.
+_GIVEN_OBJECT = re.compile(r'"(kube-root-ca|openshift-service-ca)\.crt"')
+_GIVEN_ACCOUNT = re.compile(r'error looking up service account \S+/default: serviceaccount "default" not found')
+#: How often a mount fails before what it lacks is missing for certain: kubelet tries the fifth time after 7.5 s, the sixth after
+#: 15.5 s. A warning of fewer tries may be of a mount that has succeeded since, for nothing takes it back.
+#: Source: https://github.com/kubernetes/kubernetes/blob/v1.34.4/pkg/util/goroutinemap/exponentialbackoff/exponential_backoff.go
+_MOUNT_TRIES = 5
 _NO_RUNTIME = re.compile(r"no runtime for|RuntimeHandler .* not supported|failed to get sandbox runtime", re.IGNORECASE)
 
 
@@ -184,7 +196,7 @@ def diagnose(pod: PodState, events: Sequence[PodEvent] = (), *, crashes: int = 3
     """
     if pod.ready and not pod.deleted:
         return ()
-    found = [*_pod_causes(pod), *_container_causes(pod, crashes), *_event_causes(pod, events)]
+    found = [*_pod_causes(pod), *_container_causes(pod, events, crashes), *_event_causes(pod, events)]
     return _sorted(found)
 
 
@@ -242,8 +254,7 @@ def _pod_causes(pod: PodState) -> Iterator[Cause]:
             yield _cause(kind, pod, said)
         elif pod.reason or not any(container.state == "terminated" for container in (*pod.containers, *pod.init_containers)):
             yield _cause("PodFailed", pod, said)
-    conditions = (pod.raw.get("status") or {}).get("conditions") or ()
-    for condition in conditions:
+    for condition in _conditions(pod):
         kind, status, reason = condition["type"], condition["status"], condition.get("reason", "")
         said = condition.get("message", "")
         if kind == "PodScheduled" and status == "False":
@@ -256,28 +267,34 @@ def _pod_causes(pod: PodState) -> Iterator[Cause]:
         yield _cause("PodDeleted", pod, "")
 
 
+def _conditions(pod: PodState) -> Sequence[Mapping[str, Any]]:
+    return (pod.raw.get("status") or {}).get("conditions") or ()
+
+
 # --- its containers ---
 
 
-def _container_causes(pod: PodState, crashes: int) -> Iterator[Cause]:
+def _container_causes(pod: PodState, events: Sequence[PodEvent], crashes: int) -> Iterator[Cause]:
     for container in (*pod.init_containers, *pod.containers):
         if container.state == "waiting" and container.reason in WAITING:
-            yield _waiting(pod, container, crashes)
+            yield _waiting(pod, container, events, crashes)
         elif container.state == "terminated" and not (container.init and container.exit_code == 0):
             yield from _terminated(pod, container, crashes)
         elif container.state == "running" and container.restarts and not container.ready:
             yield _crashed(pod, container, crashes)
 
 
-def _waiting(pod: PodState, container: ContainerState, crashes: int) -> Cause:
+def _waiting(pod: PodState, container: ContainerState, events: Sequence[PodEvent], crashes: int) -> Cause:
     kind = WAITING[container.reason]
     said = container.message
     if kind == "CrashLoop":
         return _crashed(pod, container, crashes)
     if kind == "ImagePull":
-        said = _registry_answer(container)
-        if _PULL_RETRY.search(said) and not _NO_HOST.search(container.image):
-            kind = "ImagePullRetrying"
+        answer = _registry_answer(container, events)
+        kind = "ImagePull" if _is_final(container, answer) else "ImagePullRetrying"
+        said = f"{container.image}: {answer}" if answer else container.image
+    elif _NO_ANSWER.search(said):
+        kind = "SandboxCreate"
     elif kind == "ContainerConfig" and "runAsNonRoot" in said:
         kind = "RunAsNonRoot"
     elif kind == "ContainerCreate" and _NO_PROGRAM.search(said):
@@ -285,12 +302,26 @@ def _waiting(pod: PodState, container: ContainerState, crashes: int) -> Cause:
     return _cause(kind, pod, said or container.reason, container)
 
 
-def _registry_answer(container: ContainerState) -> str:
-    """Leave what is the same in every message out of what kubelet and runtime say of a pull."""
+def _is_final(container: ContainerState, answer: str) -> bool:
+    """Tell whether pulling again gets the same answer; without one nobody knows."""
+    if _NO_ANSWER.search(container.message):
+        return False
+    return bool(_NO_HOST.search(container.image)) or bool(answer and not _PULL_RETRY.search(answer))
+
+
+def _registry_answer(container: ContainerState, events: Sequence[PodEvent]) -> str:
+    """Leave what is the same in every message out of what kubelet and runtime say of a pull.
+
+    Before Kubernetes 1.32 a container that waits for its next pull does not say why (kubernetes/kubernetes#127918); the
+    warning about its last one does.
+    """
     said = re.sub(r'^Back-off pulling image "[^"]*"(: (ErrImagePull|ImagePullBackOff))?(: )?', "", container.message)
+    if not said:
+        failed = re.compile(rf'Failed to pull image "{re.escape(container.image)}(:latest)?": ')
+        answers = [event.message for event in events if event.reason == "Failed" and failed.match(event.message)]
+        said = failed.sub("", answers[-1]) if answers else ""
     said = re.sub(r"rpc error: code = \w+ desc = ", "", said)
-    said = re.sub(r'^failed to pull and unpack image "[^"]*": ', "", said)
-    return f"{container.image}: {said}" if said else container.image
+    return re.sub(r'^failed to pull and unpack image "[^"]*": ', "", said)
 
 
 def _terminated(pod: PodState, container: ContainerState, crashes: int) -> Iterator[Cause]:
@@ -331,8 +362,6 @@ def _crashed(pod: PodState, container: ContainerState, crashes: int) -> Cause:
 
 
 def _with_logs(cause: Cause, logs: Logs) -> Cause:
-    from dataclasses import replace
-
     return replace(cause, logs=logs)
 
 
@@ -362,9 +391,15 @@ def _event_causes(pod: PodState, events: Sequence[PodEvent]) -> Iterator[Cause]:
 
 
 def _mount(pod: PodState, event: PodEvent) -> Cause | None:
-    if any(container.state == "running" for container in pod.containers):
+    """Judge a mount that failed; a container of any kind that runs, ran, or was tried has all of them."""
+    containers = (*pod.init_containers, *pod.containers)
+    if any(container.state in ("running", "terminated") or container.reason in WAITING for container in containers):
         return None
-    return _cause("Mount" if _NO_OBJECT.search(event.message) else "MountRetrying", pod, event.message)
+    missing = _NO_OBJECT.search(event.message) and not _GIVEN_OBJECT.search(event.message)
+    if not missing or event.count < _MOUNT_TRIES:
+        return _cause("MountRetrying", pod, event.message)
+    # The tries were its grace: until the next one the warning is true, and later it may not be.
+    return replace(_cause("Mount", pod, event.message), grace=0.0)
 
 
 def _sandbox(pod: PodState, event: PodEvent) -> Cause | None:
@@ -379,7 +414,9 @@ def _probe(pod: PodState, event: PodEvent) -> Cause | None:
 
 
 def _not_scheduled(pod: PodState, event: PodEvent) -> Cause | None:
-    return None if pod.node else _unschedulable(pod, event.message)
+    """Judge the scheduler's warning until its condition is there, which says what is so now."""
+    told = any(condition["type"] == "PodScheduled" for condition in _conditions(pod))
+    return None if pod.node or told else _unschedulable(pod, event.message)
 
 
 def _unschedulable(pod: PodState, said: str) -> Cause:
@@ -414,6 +451,8 @@ def _creation(message: str, service: str) -> Cause:
         kind = "QuotaNever"
     elif "violates PodSecurity" in message or "unable to validate against any security context constraint" in message:
         kind = "PodSecurity"
+    elif _GIVEN_ACCOUNT.search(message):
+        kind = "AccountMissing"
     elif "denied the request" in message or "RuntimeClass" in message or "forbidden" in message or "is invalid" in message:
         kind = "AdmissionDenied"
     else:
