@@ -27,12 +27,16 @@ class EndingConformance(Conformance):
 
     async def test_a_timeout_kills_the_whole_family(self, sandbox: Sandbox, scratch: str) -> None:
         """EXEC-9, EXEC-10: children, daemons, other sessions, those who ignore signals or drop their environment."""
-        with pytest.raises(ExecTimeoutError) as caught:
-            await sandbox.exec(family(scratch), timeout=2.0)
-        assert await started_hearts(sandbox, scratch) == set(FAMILY)
-        assert await beating(sandbox, scratch) == []
-        result = caught.value.result
+        for seconds in (2.0, 8.0, 30.0):  # on a busy machine the family takes its time to be complete
+            folder = f"{scratch}/{seconds:g}"
+            await sandbox.exec(["mkdir", folder])
+            with pytest.raises(ExecTimeoutError) as caught:
+                await sandbox.exec(family(folder), timeout=seconds)
+            assert await beating(sandbox, folder) == []
+            if (result := caught.value.result) is None or result.stderr:
+                break
         assert result is not None
+        assert await started_hearts(sandbox, folder) == set(FAMILY)
         assert (result.stdout, result.stderr, result.exit_code) == (b"up\n", b"up\n", 137)
 
     @pytest.mark.parametrize(
@@ -40,13 +44,16 @@ class EndingConformance(Conformance):
     )
     async def test_a_timeout_is_in_time(self, sandbox: Sandbox, target: Target, script: str) -> None:
         """EXEC-10: never before the timeout, at most two seconds after it."""
-        begin = time.monotonic()
-        with pytest.raises(ExecTimeoutError) as caught:
-            await sandbox.exec(sh(f"printf partial; {script}"), timeout=0.6)
-        took = time.monotonic() - begin
-        assert 0.6 <= took <= 0.6 + LATE + target.slack
-        assert caught.value.result is not None
-        assert caught.value.result.stdout == b"partial"
+        for seconds in (0.6, 3.0, 12.0):  # on a busy machine it may not have begun in less
+            begin = time.monotonic()
+            with pytest.raises(ExecTimeoutError) as caught:
+                await sandbox.exec(sh(f"printf partial; {script}"), timeout=seconds)
+            took = time.monotonic() - begin
+            assert seconds <= took <= seconds + LATE + target.slack
+            if (result := caught.value.result) is None or result.stdout:
+                break
+        assert result is not None
+        assert result.stdout == b"partial"
 
     async def test_a_timeout_error_is_pythons_too(self, sandbox: Sandbox) -> None:
         """EXEC-10: and it does not show what the command was given to read."""

@@ -221,16 +221,18 @@ class ProvisionConformance(Conformance):
     async def test_cleanup_takes_what_is_expired(self, target: Target, base_spec: EnvironmentSpec) -> None:
         """PROV-6, PROV-7: and what has been renewed it leaves."""
         async with target.session() as session:
-            expiring = await session.provision(base_spec, lease=target.lease, keep=True)
-            renewed = await session.provision(base_spec, lease=target.lease, keep=True)
-            await renewed.renew(120.0)
-            await asyncio.sleep(target.lease + 0.5)
-            planned = await session.cleanup(expired=True, run_id=session.run_id, dry_run=True)
-            assert [ref.environment_id for ref in planned] in ([expiring.id], [])
-            await session.cleanup(expired=True, run_id=session.run_id)
-            left = {environment.id for environment in await session.find(run_id=session.run_id)}
-            assert left == {renewed.id}
-            await renewed.destroy()
+            try:
+                expiring = await session.provision(base_spec, lease=target.lease, keep=True)
+                renewed = await session.provision(base_spec, lease=target.lease, keep=True)
+                await renewed.renew(120.0)
+                await asyncio.sleep(target.lease + 0.5)
+                planned = await session.cleanup(expired=True, run_id=session.run_id, dry_run=True)
+                assert [ref.environment_id for ref in planned] in ([expiring.id], [])
+                await session.cleanup(expired=True, run_id=session.run_id)
+                left = {environment.id for environment in await session.find(run_id=session.run_id)}
+                assert left == {renewed.id}
+            finally:
+                await session.cleanup(run_id=session.run_id)
 
     async def test_cleanup_never_takes_what_is_held(self, target: Target, base_spec: EnvironmentSpec) -> None:
         """PROV-7: a session that lives renews its leases by itself, long past the first one."""
