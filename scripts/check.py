@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -76,10 +77,13 @@ class Aside:
         self._name = name
         self._began = time.monotonic()
         self._output = ROOT / ".venv" / f"{name}.log"
+        # One pytest that cleans up its temporary folders can stumble over what another one removes.
+        self._own = tempfile.TemporaryDirectory(prefix="beside-", ignore_cleanup_errors=True)
+        environ = os.environ | {"PYTEST_DEBUG_TEMPROOT": self._own.name}
         with self._output.open("wb") as file:
             # Ctrl-C is for us; what we then tell it, it is told once.
             self._process = subprocess.Popen(
-                command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+                command, cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
             )
 
     def wait(self) -> bool:
@@ -103,6 +107,7 @@ class Aside:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+        self._own.cleanup()
 
 
 def check(chosen: Sequence[str], commands: dict[str, list[str]]) -> int:

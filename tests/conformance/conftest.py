@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -24,6 +25,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--stream-bytes", type=int, default=64 << 20, help="size of the big file (64 MiB)")
     group.addoption("--slack", type=float, default=1.0, help="seconds granted above each limit of time (1.0)")
     group.addoption("--patience", type=float, default=60.0, help="seconds after which a test is given up (60)")
+    group.addoption("--hurry", type=float, default=0.0, help="the same, for tests of --hurry-clauses")
+    group.addoption("--hurry-clauses", default="", help="clauses whose tests get less patience, as EXEC-1,FILE-3")
     group.addoption("--no-shell", action="store_true", help="the spec's sandboxes have one program, /app, and nothing else")
     group.addoption("--lacks", default="", help="capabilities that the spec's sandboxes have not, as user,pty")
     group.addoption("--scratch", default="/tmp", help="directory in the sandbox where everybody may write (/tmp)")
@@ -41,7 +44,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.tier("local"))
     else:
         _keep_only(config, items, lambda item: item not in ours or item.path.name == "test_contract.py")
-    wanted = set(filter(None, config.getoption("--clauses", "").split(",")))
+    wanted = _named(config, "--clauses")
     if wanted:
         _keep_only(config, items, lambda item: bool(wanted & set(_clauses(item))))
 
@@ -50,6 +53,18 @@ def _keep_only(config: pytest.Config, items: list[pytest.Item], keep: Callable[[
     dropped = [item for item in items if not keep(item)]
     items[:] = [item for item in items if keep(item)]
     config.hook.pytest_deselected(items=dropped)
+
+
+def _named(config: pytest.Config, option: str) -> set[str]:
+    return set(filter(None, config.getoption(option, "").split(",")))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """Let a test of which little is expected have less patience than the others with the same target."""
+    if isinstance(item, pytest.Function) and _named(item.config, "--hurry-clauses") & set(_clauses(item)):
+        target: Target = item.funcargs["target"]
+        item.funcargs["target"] = dataclasses.replace(target, patience=item.config.getoption("--hurry"))
 
 
 @pytest.hookimpl(wrapper=True)

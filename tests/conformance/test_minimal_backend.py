@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from pathlib import Path
@@ -49,7 +50,10 @@ def sandboxes() -> set[str]:
 def test_it_keeps_the_contract(installed: dict[str, str]) -> None:
     before = sandboxes()
     command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", "-c", "pyproject.toml", "tests"]
-    run = subprocess.run(command, cwd=EXAMPLE, env=installed, capture_output=True, text=True, check=False)
+    # Temporary folders of its own: one pytest that cleans up can stumble over what another one removes.
+    with tempfile.TemporaryDirectory(prefix="example-", ignore_cleanup_errors=True) as own:
+        environ = installed | {"PYTEST_DEBUG_TEMPROOT": own}
+        run = subprocess.run(command, cwd=EXAMPLE, env=environ, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
     passed = re.search(r"(\d+) passed", run.stdout)
     assert passed is not None

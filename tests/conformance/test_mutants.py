@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,7 +33,12 @@ class Driver:
         folder.mkdir()
         self._log = folder / "log"
         command = [sys.executable, str(HERE / "drive_mutants.py"), str(folder)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, cwd=HERE)
+        # Temporary folders of its own: one pytest that cleans up can stumble over what another one removes.
+        self._own = tempfile.TemporaryDirectory(prefix="mutants-", ignore_cleanup_errors=True)
+        environ = os.environ | {"PYTEST_DEBUG_TEMPROOT": self._own.name}
+        self._process = subprocess.Popen(
+            command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, cwd=HERE
+        )
 
     def run(self, name: str) -> Outcomes:
         """Run the suite against a mutant."""
@@ -45,6 +52,7 @@ class Driver:
     def close(self) -> None:
         """End the process."""
         self._process.communicate()
+        self._own.cleanup()
 
 
 @pytest.fixture(scope="module")
