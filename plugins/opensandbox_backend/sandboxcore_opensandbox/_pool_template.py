@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import Any
 
 from sandboxcore_kubernetes.guest_mount import GUEST_FOLDER, guest_mount
+from sandboxcore_kubernetes.naming import RUN_ID
 
-from ._names import API_VERSION, CONTAINER, OWN_POOL_LABEL
+from ._names import API_VERSION, BATCH_LABEL, CONTAINER, OWN_POOL_LABEL, POOL_LABEL
 
 __all__ = ("GUEST_LINES", "TASK_LINES", "pool_objects", "pool_yaml")
 
@@ -24,6 +26,7 @@ spec:
             - {{name: sandboxcore-guest, mountPath: {GUEST_FOLDER}, readOnly: true}}"""
 #: For a template whose pods are to run commands of services as tasks.
 TASK_LINES = f"""\
+# The task-executor runs what anybody asks it to: apply the NetworkPolicy of `pool template --tasks` as well.
 spec:
   template:
     spec:
@@ -44,6 +47,23 @@ spec:
             - {{name: opensandbox-bin, mountPath: /opt/opensandbox}}
             - {{name: opensandbox-tasks, mountPath: /var/lib/sandbox}}"""
 
+#: Where the task-executor listens, for the controller; it asks nobody who they are.
+TASK_PORT = 5758
+_ALL_BUT_TASKS = [
+    {"protocol": "TCP", "port": 1, "endPort": TASK_PORT - 1},
+    {"protocol": "TCP", "port": TASK_PORT + 1, "endPort": 65535},
+    {"protocol": "UDP", "port": 1, "endPort": 65535},
+]
+#: Pods that no sandbox is in: the controller is one of them, in whatever namespace and by whatever labels.
+_NO_SANDBOX = {
+    "namespaceSelector": {},
+    "podSelector": {
+        "matchExpressions": [
+            {"key": key, "operator": "DoesNotExist"} for key in (OWN_POOL_LABEL, POOL_LABEL, BATCH_LABEL, RUN_ID)
+        ]
+    },
+}
+
 
 def pool_objects(
     name: str,
@@ -58,12 +78,13 @@ def pool_objects(
     open_network: bool = False,
     namespace: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Build a Pool whose pods serve sandboxcore, and what it needs: the guest, and a network policy that closes the way out.
+    """Build a Pool whose pods serve sandboxcore, and what it needs: the guest, and a network policy.
 
     Args:
         buffer: Pods that are kept ready; ``bufferMin`` and ``bufferMax`` are the same, or the controller may make and delete
             pods without end while a request waits.
         task_executor: Image of OpenSandbox's task-executor; with it, commands of services run as tasks.
+            It runs what anybody asks it to, so no sandbox may reach it.
         open_network: Leave the pods' way out as it is.
     """
     guest = guest_mount(f"{name}-guest", namespace=namespace)
@@ -96,7 +117,9 @@ def pool_objects(
         },
     }
     made = [guest.config_map, pool]
-    return made if open_network else [_closed(name, where), *made]
+    if open_network and not task_executor:
+        return made
+    return [_policy(name, where, closed=not open_network, tasks=bool(task_executor)), *made]
 
 
 def _add_executor(body: dict[str, Any], container: dict[str, Any], image: str) -> None:
@@ -117,19 +140,28 @@ def _add_executor(body: dict[str, Any], container: dict[str, Any], image: str) -
     container["volumeMounts"] += [folder, {"name": "opensandbox-tasks", "mountPath": "/var/lib/sandbox"}]
 
 
-def _closed(name: str, where: dict[str, str]) -> dict[str, Any]:
-    """Close the way out of a pool's pods but for names: a policy is all that can be said of pods that are made in advance."""
-    names = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
-    peers = {"podSelector": {"matchLabels": {OWN_POOL_LABEL: name}}}
+def _policy(name: str, where: dict[str, str], *, closed: bool, tasks: bool) -> dict[str, Any]:
+    """Say what a pool's pods may reach, and who reaches them: a policy is all that can be said of pods that are made in advance.
+
+    Args:
+        closed: Close the way out but for names and the pool's own pods, which may be siblings of one environment.
+        tasks: Keep sandboxes away from the task-executor, which runs whatever anybody asks of it.
+    """
+    own = {"matchLabels": {OWN_POOL_LABEL: name}}
+    spec: dict[str, Any] = {"podSelector": own, "policyTypes": []}
+    if closed:
+        names = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
+        spec["policyTypes"].append("Egress")
+        spec["egress"] = [{"to": [{"podSelector": own}]}, {"ports": names}]
+    if tasks:
+        spec["policyTypes"].append("Ingress")
+        controller = {"from": [_NO_SANDBOX], "ports": [{"protocol": "TCP", "port": TASK_PORT}]}
+        spec["ingress"] = copy.deepcopy([{"ports": _ALL_BUT_TASKS}, controller])
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
         "metadata": {"name": f"{name}-pool", **where},
-        "spec": {
-            "podSelector": peers["podSelector"],
-            "policyTypes": ["Egress"],
-            "egress": [{"to": [peers]}, {"ports": names}],
-        },
+        "spec": spec,
     }
 
 
