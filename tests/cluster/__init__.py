@@ -8,7 +8,7 @@ README.md beside this file tells more.
 
 from __future__ import annotations
 
-from ._api import helm, kubeconfig, kubectl, load, own, probe, probe_cilium, stop
+from ._api import helm, kubeconfig, kubectl, load, make_namespace, own, probe, probe_cilium, stop
 from ._faults import (
     evict,
     kill_apiserver,
@@ -30,6 +30,7 @@ __all__ = (
     "kubeconfig",
     "kubectl",
     "load",
+    "make_namespace",
     "mend",
     "outside",
     "outside_names",

@@ -15,6 +15,7 @@ from . import _given, _images, _node
 from ._build import build, locked
 from ._cilium import build_cilium
 from ._layout import CNI, ClusterError, Layout, default_layout
+from ._processes import wait_for
 from ._remove import remove
 from ._tools import kubectl as run_kubectl
 
@@ -125,6 +126,17 @@ def kubectl(*argv: str, text: str | None = None, check: bool = True) -> str:
         ClusterError: it failed, or there is no cluster.
     """
     return run_kubectl(kubeconfig(), *argv, text=text, check=check)
+
+
+def make_namespace(name: str) -> None:
+    """Make a namespace in which pods can be made: a new one has no account and no root certificate yet, which each pod needs.
+
+    Raises:
+        ClusterError: it can't be made, or does not get them in a minute and a half.
+    """
+    kubectl("create", "namespace", name)
+    given = ["get", "serviceaccount/default", "configmap/kube-root-ca.crt", "-o", "name"]
+    wait_for(f"an account in namespace {name}", lambda: kubectl("-n", name, *given, check=False), timeout=90)
 
 
 def helm(major: int) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import ssl
@@ -55,15 +56,35 @@ class Enforcer:
                     del self.starting[path]
 
     def look_for_pods(self) -> list[Path]:
-        """Read which pods got an address, as the network plugin `register_pod.py` writes it, and return what is new."""
+        """Read which pods got an address, as the network plugin `register_pod.py` writes it, and return what is new.
+
+        A pod that the watches have not told of yet, or not all policies of its namespace, is left for the next look: without
+        them it would start open.
+        """
         there = set((self.layout.root / "run" / "pods").glob("*.pod"))
         for path in self.starting.keys() - there:
             del self.starting[path]
-        new = sorted(there - self.starting.keys())
-        for path in new:
-            namespace, name, address = path.read_text().split()
-            self.starting[path] = (namespace, name), address
-        return new
+        new: dict[Path, tuple[Key, str]] = {}
+        for path in sorted(there - self.starting.keys()):
+            with contextlib.suppress(FileNotFoundError):  # it has ended since
+                namespace, name, address = path.read_text().split()
+                if (namespace, name) in self.objects["pods"]:
+                    new[path] = (namespace, name), address
+        current = {namespace for namespace in {key[0] for key, _ in new.values()} if self.is_current(namespace)}
+        new = {path: (key, address) for path, (key, address) in new.items() if key[0] in current}
+        self.starting |= new
+        return list(new)
+
+    def is_current(self, namespace: str) -> bool:
+        """Say whether the watch has told of a namespace's policies as they are now."""
+        try:
+            path = f"/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies"
+            listed = json.loads(self.get(path, timeout=5).read())["items"]
+        except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
+            say(f"policies of {namespace}: {error!r}")
+            return False
+        known = [item for key, item in dict(self.objects["policies"]).items() if key[0] == namespace]
+        return {version_of(item) for item in listed} == {version_of(item) for item in known}
 
     def apply(self, addresses: dict[Key, str]) -> bool:
         """Bring the packet filter up to date; false if that failed."""
@@ -103,11 +124,11 @@ class Enforcer:
                 self.objects[kind][key_of(event["object"])] = event["object"]
             self.changed.set()
 
-    def get(self, path: str) -> http.client.HTTPResponse:
+    def get(self, path: str, timeout: float = 660) -> http.client.HTTPResponse:
         pki = self.layout.root / "pki"
         context = ssl.create_default_context(cafile=str(pki / "ca.crt"))
         context.load_cert_chain(pki / "admin.crt", pki / "admin.key")
-        connection = http.client.HTTPSConnection("127.0.0.1", 6443, context=context, timeout=660)
+        connection = http.client.HTTPSConnection("127.0.0.1", 6443, context=context, timeout=timeout)
         connection.request("GET", path)
         response = connection.getresponse()
         if response.status != 200:
@@ -117,6 +138,10 @@ class Enforcer:
 
 def key_of(item: Object) -> Key:
     return item["metadata"].get("namespace", ""), item["metadata"]["name"]
+
+
+def version_of(item: Object) -> str:
+    return str(item["metadata"]["resourceVersion"])
 
 
 def say(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -35,14 +36,20 @@ def start(layout: Layout, name: str, argv: list[str | Path]) -> None:
 
 
 def stop(layout: Layout, name: str, *, grace: float = 15.0) -> None:
-    """End a daemon, after `grace` seconds by force (0: at once), and return when it is gone; no-op if it does not run."""
+    """End a daemon, after `grace` seconds by force (0: at once), and return when it is gone; no-op if it does not run.
+
+    Raises:
+        ClusterError: it is still there half a minute after it was killed.
+    """
     pid = alive(layout, name)
     if pid and grace:
         os.kill(pid, signal.SIGTERM)
         _gone(layout, name, grace)
     if alive(layout, name):
-        os.kill(pid, signal.SIGKILL)
-        _gone(layout, name, 10)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        if not _gone(layout, name, 30):
+            raise ClusterError(f"{name} (process {pid}) does not end, though it was killed")
     (layout.root / "run" / f"{name}.pid").unlink(missing_ok=True)
 
 
@@ -67,9 +74,12 @@ def _gone(layout: Layout, name: str, seconds: float) -> bool:
 
 
 def _start_time(pid: int) -> str:
-    """Read when a process started, in clock ticks since boot (proc(5), field 22); empty if it is gone or a zombie."""
+    """Read when a process started, in clock ticks since boot (proc(5), field 22); empty if it is gone or a zombie.
+
+    One whose first thread alone is a zombie is not gone: the others (their number is field 20) still hold what it listens on.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ""
-    return "" if fields[0] in "ZX" else fields[19]
+    return "" if fields[0] in "ZX" and int(fields[17]) <= 1 else fields[19]

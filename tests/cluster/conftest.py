@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster import kubectl
+from tests.cluster import kubectl, make_namespace
 from tests.images import reference
 
 NAMESPACE = "test-cluster"
@@ -54,6 +54,6 @@ class Pods:
 @pytest.fixture(scope="module")
 def pods() -> Iterator[Pods]:
     kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found")
-    kubectl("create", "namespace", NAMESPACE)
+    make_namespace(NAMESPACE)
     yield Pods(NAMESPACE)
     kubectl("delete", "namespace", NAMESPACE, "--wait=false")

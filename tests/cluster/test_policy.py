@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.cluster._enforce import Enforcer, key_of
+from tests.cluster._layout import Layout
 from tests.cluster._policy import Rules, Snapshot, matches, rules, subtract
 
 NAMESPACES = {("", "here"): {"metadata": {"labels": {"team": "red"}}}, ("", "there"): {"metadata": {"labels": {"team": "blue"}}}}
@@ -112,3 +117,37 @@ def test_selectors(term: dict[str, Any], expected: bool) -> None:
 def test_a_rule_set_removes_the_chains_that_it_lacks() -> None:
     text = Rules(("SBX-FORWARD",), ("-A SBX-FORWARD -j RETURN",)).text(["SBX-FORWARD", "SBX-I-old"])
     assert text == "*mangle\n:SBX-FORWARD - [0:0]\n:SBX-I-old - [0:0]\n-A SBX-FORWARD -j RETURN\n-X SBX-I-old\nCOMMIT\n"
+
+
+def test_a_pod_starts_when_the_watches_have_told_of_it_and_its_policies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Before, it would have no rule, and be open."""
+    enforcer = Enforcer(Layout(tmp_path))
+    current: set[str] = set()
+    monkeypatch.setattr(enforcer, "is_current", current.__contains__)
+    folder = tmp_path / "run" / "pods"
+    folder.mkdir(parents=True)
+    (folder / "container.pod").write_text("here web 10.0.0.1")
+    assert enforcer.look_for_pods() == []
+    enforcer.objects["pods"] = dict(PODS)
+    assert enforcer.look_for_pods() == []
+    current.add("here")
+    assert enforcer.look_for_pods() == [folder / "container.pod"]
+    assert [*enforcer.starting.values()] == [(("here", "web"), "10.0.0.1")]
+    assert enforcer.look_for_pods() == []
+
+
+def test_policies_are_current_when_the_watch_has_told_of_each_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def policy(name: str, version: str) -> dict[str, Any]:
+        return {"metadata": {"namespace": "here", "name": name, "resourceVersion": version}}
+
+    there = [policy("a", "1"), policy("b", "2")]
+    enforcer = Enforcer(Layout(tmp_path))
+    monkeypatch.setattr(enforcer, "get", lambda path, timeout: io.BytesIO(json.dumps({"items": there}).encode()))
+    for known, current in (
+        (there[:1], False),
+        ([there[0], policy("b", "1")], False),
+        (there, True),
+        ([*there, policy("c", "3")], False),
+    ):
+        enforcer.objects["policies"] = {key_of(item): item for item in known} | {("there", "x"): policy("x", "9")}
+        assert enforcer.is_current("here") is current

@@ -19,10 +19,10 @@ def local_rootfs() -> Mapping[str, Any]:
 @functools.cache
 def helm() -> Mapping[str, Any]:
     """Give a namespace of the test cluster to the Helm backend, for all of its variants."""
-    from tests.cluster import helm, kubeconfig, kubectl
+    from tests.cluster import helm, kubeconfig, kubectl, make_namespace
 
     namespace = f"test-matrix-{uuid.uuid4().hex[:6]}"
-    kubectl("create", "namespace", namespace)
+    make_namespace(namespace)
     atexit.register(lambda: kubectl("delete", "namespace", namespace, "--wait=false", check=False))
     # The resolver of services whose names are no host names; nothing can be pulled here.
     resolver = {"corednsImage": "sandboxcore.test/coredns:1", "corednsCommand": ["/app", "-conf", "/etc/coredns/Corefile"]}

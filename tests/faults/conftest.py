@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -18,13 +19,15 @@ from sandboxcore.errors import SandboxUnavailableError, Started
 from sandboxcore.guest import Guest
 from sandboxcore.values import ExecRequest
 from tests.cluster import kubeconfig as cluster_kubeconfig
-from tests.cluster import kubectl, mend, own
+from tests.cluster import kubectl, make_namespace, mend, own
 from tests.images import reference
 
 NAMESPACE = f"test-faults-{os.getpid()}"
 
-#: Leaves a mark, then counts to its first argument a few steps a second, reads all of stdin, and ends with 7.
+#: Leaves a mark, waits for the file that its second argument names (none: for nothing), then counts to its first argument a
+#: few steps a second, reads all of stdin, and ends with 7.
 COUNTING = """echo "$0" >>/tmp/ran; i=0
+while [ -n "$2" ] && [ ! -e "$2" ]; do sleep 0.05; done
 while [ $i -lt $1 ]; do echo "line $i of $0"; i=$((i+1)); sleep 0.05; done
 wc -c; exit 7"""
 
@@ -51,9 +54,9 @@ class Sandbox:
         assert result.exit_code == 0, result
         return result.stdout
 
-    async def count(self, name: str, lines: int = 60, stdin: bytes = b"x" * 3000) -> Outcome:
-        """Run a counting command, whose result is right to the byte or else an honest error."""
-        request = ExecRequest(argv=["sh", "-c", COUNTING, name, str(lines)], stdin=stdin)
+    async def count(self, name: str, lines: int = 60, stdin: bytes = b"x" * 3000, *, after: str = "") -> Outcome:
+        """Run a counting command, whose result is right to the byte or else an honest error; it counts when a file is there."""
+        request = ExecRequest(argv=["sh", "-c", COUNTING, name, str(lines), after], stdin=stdin)
         try:
             result = await self.guest.executor.exec(request)
         except SandboxUnavailableError as error:
@@ -74,9 +77,17 @@ class Sandbox:
         lies = {each.name: (marks[each.name], each) for each in outcomes if marks[each.name] not in allowed[each.started]}
         assert not lies, f"how often it ran, and what was said: {lies}"
 
-    def processes(self) -> list[str]:
+    def alone(self) -> None:
+        """Check that nothing is left in the pod but its own command; what ends may take half a minute for it."""
+        deadline = time.monotonic() + 30
+        while (left := self._processes()) != ["sleep"] and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert left == ["sleep"]
+
+    def _processes(self) -> list[str]:
         """Name the processes in the pod, without those of this look and of the guest's own."""
-        text = kubectl("-n", NAMESPACE, "exec", self.pod, "--", "sh", "-c", "for p in /proc/[0-9]*; do cat $p/comm; done")
+        look = "for p in /proc/[0-9]*; do cat $p/comm; done; true"  # one may end before it is looked at
+        text = kubectl("-n", NAMESPACE, "exec", self.pod, "--", "sh", "-c", look)
         return [name for name in text.split() if name not in ("sh", "cat") and not name.startswith("guest")]
 
 
@@ -94,7 +105,7 @@ def in_thread(*faults: Callable[[], object]) -> asyncio.Task[None]:
 def namespace() -> Iterator[str]:
     if own() is None:
         pytest.skip("this cluster is not ours to break")
-    kubectl("create", "namespace", NAMESPACE)
+    make_namespace(NAMESPACE)
     yield NAMESPACE
     mend()
     kubectl("delete", "namespace", NAMESPACE, "--wait=false")

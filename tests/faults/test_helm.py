@@ -21,6 +21,7 @@ from tests.cluster import (
     kill_apiserver,
     kubeconfig,
     kubectl,
+    make_namespace,
     mend,
     own,
     restart_containerd,
@@ -32,7 +33,7 @@ from tests.images import reference
 
 from .conftest import in_thread
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(600)
 
 NAMESPACE = f"test-faults-helm-{os.getpid()}"
 KINDS = "pods,services,secrets,configmaps,statefulsets,deployments,jobs,persistentvolumeclaims,networkpolicies,leases"
@@ -65,7 +66,7 @@ asyncio.run(main())
 def namespace() -> Iterator[str]:
     if own() is None:
         pytest.skip("this cluster is not ours to break")
-    kubectl("create", "namespace", NAMESPACE)
+    make_namespace(NAMESPACE)
     yield NAMESPACE
     mend()
     kubectl("delete", "namespace", NAMESPACE, "--wait=false")
@@ -80,18 +81,19 @@ def left() -> set[str]:
     return {*kubectl("-n", NAMESPACE, "get", KINDS, "-o", "name").split()} - {"configmap/kube-root-ca.crt"}
 
 
-def cleaned(**more: Any) -> set[str]:
-    """Clean up from the command line until nothing is left, for a minute at most, and return what is."""
+def clean() -> None:
+    """Clean up from the command line until nothing is left, which it must be after two minutes."""
     command = [sys.executable, "-m", "sandboxcore", "cleanup", "--expired", "--yes", "-b", "helm"]
-    for key, value in config(**more).items():
+    for key, value in config().items():
         command += ["--config", f"{key}={value}"]
-    deadline = time.monotonic() + 60
-    while there := left():
-        subprocess.run(command, check=True, capture_output=True, text=True)
-        if time.monotonic() > deadline:
-            return there
+    deadline = time.monotonic() + 120
+    while True:
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        if not (there := left()):
+            return
+        late = time.monotonic() > deadline
+        assert not late, f"left after a cleanup that ended with {done.returncode}: {sorted(there)}\n{done.stderr}"
         time.sleep(0.5)
-    return set()
 
 
 #: What is done one after the other while environments are made.
@@ -104,7 +106,8 @@ FAULTS: dict[str, list[Callable[[], None]]] = {
 
 async def test_environments_are_made_whole_or_not_at_all(namespace: str) -> None:
     try:
-        async with Session("helm", config=config()) as session:
+        # What an undoing can't take away expires while it is cleaned up, and yet a broken link is tried again for as long.
+        async with Session("helm", config=config(), lease=20.0) as session:
             await (await session.provision(SPEC)).destroy()  # the chart is rendered by now
             for name, faults in FAULTS.items():
                 making = [asyncio.create_task(session.provision(SPEC)) for _ in range(3)]
@@ -118,7 +121,7 @@ async def test_environments_are_made_whole_or_not_at_all(namespace: str) -> None
                 await (await session.provision(SPEC)).destroy()
     finally:
         await asyncio.to_thread(mend)
-    assert await asyncio.to_thread(cleaned) == set()
+    await asyncio.to_thread(clean)
 
 
 async def test_an_api_server_that_dies_under_a_destroy_leaves_nothing(namespace: str) -> None:
@@ -132,7 +135,7 @@ async def test_an_api_server_that_dies_under_a_destroy_leaves_nothing(namespace:
             assert [one for one in outcomes if one is not None and not isinstance(one, SandboxError)] == []
     finally:
         await asyncio.to_thread(mend)
-    assert await asyncio.to_thread(cleaned) == set()
+    await asyncio.to_thread(clean)
 
 
 async def test_a_client_killed_at_any_moment_leaves_what_cleanup_finds(namespace: str) -> None:
@@ -151,4 +154,4 @@ async def test_a_client_killed_at_any_moment_leaves_what_cleanup_finds(namespace
     lives = [live("render-once", *moment) for moment in MOMENTS] + [live("helm", *moment) for moment in MOMENTS[:3]]
     assert set(await asyncio.gather(*lives)) == {-signal.SIGKILL}
     assert left(), "no client lived long enough to leave anything"
-    assert await asyncio.to_thread(cleaned) == set()
+    await asyncio.to_thread(clean)

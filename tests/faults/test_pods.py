@@ -59,7 +59,7 @@ async def test_commands_outlive_the_clusters_daemons(sandbox: Sandbox, faults: l
     outcomes = await through(sandbox, *faults)
     assert [outcome for outcome in outcomes if outcome.started is not None and outcome.name != "during"] == []
     await sandbox.honest(outcomes)
-    assert sandbox.processes() == ["sleep"]
+    await asyncio.to_thread(sandbox.alone)
 
 
 async def test_commands_outlive_cuts_at_any_byte(busybox: str, tmp_path: Path) -> None:
@@ -79,10 +79,11 @@ async def test_commands_outlive_cuts_at_any_byte(busybox: str, tmp_path: Path) -
 async def test_a_link_that_has_gone_silent_is_left_for_another(busybox: str, tmp_path: Path) -> None:
     """A link that carries nothing any more and does not break, as when a machine between has forgotten it."""
     async with wired(tmp_path) as (wire, kubeconfig), reached(busybox, kubeconfig, keepalive=2.0) as sandbox:
-        await sandbox.run("rm", "-f", "/tmp/ran")
-        running = asyncio.create_task(sandbox.count("silent", 60))
+        await sandbox.run("rm", "-f", "/tmp/ran", "/tmp/frozen")
+        running = asyncio.create_task(sandbox.count("silent", 60, after="/tmp/frozen"))
         await underway(sandbox, ["silent"])
         wire.freeze()
+        await asyncio.to_thread(kubectl, "-n", NAMESPACE, "exec", busybox, "--", "touch", "/tmp/frozen")
         outcome = await running
         assert outcome.started is None, outcome
         await sandbox.honest([outcome])

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sandboxcore import EnvironmentSpec, ServiceSpec, Session
-from tests.cluster import helm, kubeconfig, kubectl
+from tests.cluster import helm, kubeconfig, kubectl, make_namespace
 from tests.images import reference
 
 #: Everything that a release of the tests may consist of.
@@ -68,7 +68,7 @@ class Place:
 def place() -> Iterator[Place]:
     """Make a namespace for the module's tests."""
     namespace = f"test-helm-{uuid.uuid4().hex[:6]}"
-    kubectl("create", "namespace", namespace)
+    make_namespace(namespace)
     yield Place(namespace)
     kubectl("delete", "namespace", namespace, "--wait=false")
 

@@ -60,10 +60,10 @@ def _plain(**service: Any) -> Iterator[Config]:
 @contextlib.contextmanager
 def namespace() -> Iterator[Config]:
     """Make a namespace on the cluster; gives the configuration of a backend that works in it."""
-    from tests.cluster import helm, kubeconfig, kubectl
+    from tests.cluster import helm, kubeconfig, kubectl, make_namespace
 
     name = f"test-inspect-{uuid.uuid4().hex[:6]}"
-    kubectl("create", "namespace", name)
+    make_namespace(name)
     try:
         yield {"kubeconfig": str(kubeconfig()), "namespace": name, "helm": str(helm(3))}
     finally:

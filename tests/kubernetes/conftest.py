@@ -51,10 +51,10 @@ def open_connections(cluster: Cluster) -> list[Any]:
 @pytest.fixture(scope="module")
 def namespace(kubeconfig: Path) -> Iterator[str]:
     """Make a namespace for the module's tests, and delete it with all that they left."""
-    from tests.cluster import kubectl
+    from tests.cluster import kubectl, make_namespace
 
     name = f"test-pods-{uuid.uuid4().hex[:8]}"
-    kubectl("create", "namespace", name)
+    make_namespace(name)
     yield name
     kubectl("delete", "namespace", name, "--wait=false")
 

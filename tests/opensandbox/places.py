@@ -23,10 +23,10 @@ atexit.register(_cleanup.close)
 
 def namespace() -> str:
     """Make a namespace that goes with the process, pools last."""
-    from tests.cluster import kubectl
+    from tests.cluster import make_namespace
 
     name = f"test-opensandbox-{uuid.uuid4().hex[:6]}"
-    kubectl("create", "namespace", name)
+    make_namespace(name)
     _cleanup.callback(remove_namespace, name)
     return name
 
