@@ -24,6 +24,7 @@ from sandboxcore_opensandbox._settings import ServiceFiles
 from sandboxcore import Session
 from sandboxcore.errors import CapabilityError, ProvisionError, SandboxError, SandboxUnavailableError, UsageError
 from sandboxcore.guest.files import GuestFileStore
+from tests.cluster import kubectl
 from tests.opensandbox import places
 from tests.opensandbox.kit import IMAGES
 from tests.opensandbox.serving import Server, serving
@@ -173,11 +174,16 @@ async def test_a_lost_answer_leaves_nothing(config: Mapping[str, Any], session: 
 
 async def test_a_server_killed_in_mid_create_is_told_and_leaves_nothing(where: str) -> None:
     """Whatever it had created is found once it runs again, and by its lease in the end."""
+    never_ready = {"services": {"default": {"image": "sandboxcore.test/absent:1"}}}
+    before = _made(where)
     with serving(where) as doomed:
         config = {"mode": "server", "domain": doomed.domain, "api_key": doomed.key}
         async with Session("opensandbox", config=config) as session:
-            making = asyncio.ensure_future(session.provision(ONE))
-            await asyncio.sleep(1.0)
+            making = asyncio.ensure_future(session.provision(never_ready))
+            async with asyncio.timeout(60):
+                while await asyncio.to_thread(_made, where) <= before:  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+            assert not making.done()
             doomed.kill()
             with pytest.raises(SandboxError) as caught:
                 await making
@@ -187,6 +193,11 @@ async def test_a_server_killed_in_mid_create_is_told_and_leaves_nothing(where: s
         async with Session("opensandbox", config={**config, "domain": again.domain, "api_key": again.key}) as other:
             await other.cleanup(run_id=run_id)
             assert await other.find(run_id=run_id) == []
+
+
+def _made(where: str) -> set[str]:
+    """Name the BatchSandboxes that are in a namespace."""
+    return {*kubectl("-n", where, "get", "batchsandboxes.sandbox.opensandbox.io", "-o", "name").split()}
 
 
 async def test_a_pooled_sandbox(session: Session, where: str) -> None:
