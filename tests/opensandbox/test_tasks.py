@@ -13,6 +13,7 @@ from sandboxcore_kubernetes import Cluster
 from sandboxcore_opensandbox._config import OpenSandboxConfig
 from sandboxcore_opensandbox._parts import divide
 from sandboxcore_opensandbox._pool_fit import PoolFit
+from sandboxcore_opensandbox._task_ends import exit_code
 
 from sandboxcore import Session
 from sandboxcore.environment import Environment
@@ -89,3 +90,50 @@ def test_services_whose_tasks_have_other_timeouts_are_apart() -> None:
         (True, ("d",)),
         (False, ("idle",)),
     ]
+
+
+async def test_how_a_task_ended_is_told(tasks: Mapping[str, Any], tasked: Session) -> None:
+    """By its service's state with the exit code, as others see it, and at the end of its log."""
+    until = "until [ -e /tmp/end ]; do sleep 0.1; done;"
+    services = {
+        "bad": shell(f"echo out; {until} printf err >&2; exit 3"),
+        "good": shell(f"{until} exit 0"),
+        "on": shell("exec sleep 300"),
+    }
+    async with tasked.environment({"services": services}) as environment, Session("opensandbox", config=dict(tasks)) as other:
+        assert await _states(other, environment) == {"bad": ("ready", None), "good": ("ready", None), "on": ("ready", None)}
+        for name in ("bad", "good"):
+            await environment[name].write_file("/tmp/end", b"")
+        said = await until_it_says(environment, "bad", b"ended")
+        assert said == b"out\nerr\nsandboxcore: the command of service 'bad' ended with exit code 3\n"
+        assert b"ended" not in await logs(environment, "on")
+        deadline = time.monotonic() + 60
+        wanted = {"bad": ("failed", 3), "good": ("completed", 0), "on": ("ready", None)}
+        while (found := await _states(other, environment)) != wanted:  # the controller looks now and then
+            assert time.monotonic() < deadline, found
+            await asyncio.sleep(0.2)
+        [seen] = await other.find(environment_id=environment.id)
+        assert seen.ref.state == "failed"
+
+
+async def _states(session: Session, environment: Environment) -> dict[str, tuple[str, int | None]]:
+    [found] = await session.find(environment_id=environment.id)
+    return {sandbox.service: (sandbox.state, sandbox.data.get("exit_code")) for sandbox in found.ref.sandboxes}
+
+
+@pytest.mark.tier("none")
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (b'HTTP/1.0 200 OK\r\n\r\n[{"name":"b-0","processStatus":{"terminated":{"exitCode":0}}}]', 0),
+        (b'HTTP/1.0 200 OK\r\n\r\n[{"name":"b-0","processStatus":{"terminated":{"exitCode":137}}}]', 137),
+        (b'HTTP/1.0 200 OK\r\n\r\n[{"name":"b-0","processStatus":{"running":{}}}]', None),
+        (b'HTTP/1.0 200 OK\r\n\r\n[{"name":"other-0","processStatus":{"terminated":{"exitCode":1}}}]', None),
+        (b'HTTP/1.0 500 Oh\r\n\r\n{"code":"Internal Server Error"}', None),
+        (b'HTTP/1.0 200 OK\r\n\r\n[{"name":"b-0","proc', None),
+        (b'HTTP/1.0 200 OK\r\n\r\n["b-0"]', None),
+        (b"", None),
+    ],
+)
+def test_what_a_task_executor_says_is_an_exit_code_or_nothing(answer: bytes, code: int | None) -> None:
+    assert exit_code(answer, "b") == code

@@ -35,24 +35,32 @@ def pods_of(obj: Object, notes: Notes, environment_ids: Sequence[str]) -> list[s
     return [names[index] for index in indices if index < len(names) and names[index] not in gone]
 
 
-def environments(objects: Iterable[Object], pods: Mapping[str, PodState]) -> list[EnvironmentRef]:
-    """Describe all environments that these BatchSandboxes hold; of those that were destroyed those that still have pods."""
+def environments(
+    objects: Iterable[Object], pods: Mapping[str, PodState], ends: Mapping[str, int | None] | None = None
+) -> list[EnvironmentRef]:
+    """Describe all environments that these BatchSandboxes hold; of those that were destroyed those that still have pods.
+
+    Args:
+        ends: Pod to the exit code of its task that has ended; None: one that failed somehow.
+    """
     batches: dict[str, list[tuple[Object, Notes]]] = {}
     for obj in objects:
         notes = read(obj)
         if notes is not None:
             batches.setdefault(notes.batch, []).append((obj, notes))
-    return [ref for parts in batches.values() for ref in _batch(parts, pods)]
+    return [ref for parts in batches.values() for ref in _batch(parts, pods, ends or {})]
 
 
-def _batch(parts: Sequence[tuple[Object, Notes]], pods: Mapping[str, PodState]) -> Iterable[EnvironmentRef]:
+def _batch(
+    parts: Sequence[tuple[Object, Notes]], pods: Mapping[str, PodState], ends: Mapping[str, int | None]
+) -> Iterable[EnvironmentRef]:
     first, notes = min(parts, key=lambda part: part[0]["metadata"]["name"])
     live = set(live_environments(first, notes)).intersection(*(live_environments(obj, other) for obj, other in parts))
     ready = all(READY in (obj["metadata"].get("annotations") or {}) for obj, _ in parts)
     leaving = any("deletionTimestamp" in obj["metadata"] for obj, _ in parts)
     for name in notes.environments:
         if name in live or any(pod in pods for obj, other in parts for pod in pods_of(obj, other, (name,))):
-            found = {ref.service: ref for obj, other in parts for ref in _sandboxes(obj, other, name, pods)}
+            found = {ref.service: ref for obj, other in parts for ref in _sandboxes(obj, other, name, pods, ends)}
             sandboxes = tuple(found[service] for service in notes.services if service in found)
             state = _state(sandboxes, notes, ready=ready, leaving=leaving or name not in live)
             yield EnvironmentRef(
@@ -90,7 +98,9 @@ def _state(
     return "failed" if lost else "ready"
 
 
-def _sandboxes(obj: Object, notes: Notes, environment_id: str, pods: Mapping[str, PodState]) -> Iterable[SandboxRef]:
+def _sandboxes(
+    obj: Object, notes: Notes, environment_id: str, pods: Mapping[str, PodState], ends: Mapping[str, int | None]
+) -> Iterable[SandboxRef]:
     names = pod_names(obj, notes)
     for service in notes.part:
         index = notes.index(environment_id, service)
@@ -106,13 +116,18 @@ def _sandboxes(obj: Object, notes: Notes, environment_id: str, pods: Mapping[str
         if notes.pool:
             data |= {"pool": notes.pool, "user": settings.get("user"), "working_dir": settings.get("working_dir")}
             data |= {"secret": notes.secret, "tasks": notes.tasks, "recycle": notes.recycle, "batch": obj["metadata"]["name"]}
+        state = _pod_state(pod, made=READY in (obj["metadata"].get("annotations") or {}))
+        if state == "ready" and names[index] in ends:
+            code = ends[names[index]]
+            state = "completed" if code == 0 else "failed"
+            data |= {} if code is None else {"exit_code": code}
         yield SandboxRef(
             backend=BACKEND,
             environment_id=environment_id,
             run_id=notes.run_id,
             service=service,
             data=data,
-            state=_pod_state(pod, made=READY in (obj["metadata"].get("annotations") or {})),
+            state=state,
         )
 
 

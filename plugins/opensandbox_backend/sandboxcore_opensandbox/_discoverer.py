@@ -17,6 +17,7 @@ from ._describe import environments
 from ._errors import mapped
 from ._names import POOL_LABEL
 from ._notes import BATCH, MANAGER, Notes, allocated, read
+from ._task_ends import task_ends
 from ._task_logs import task_logs
 
 if TYPE_CHECKING:
@@ -57,12 +58,13 @@ class CrdDiscoverer(Discoverer):
             cluster = await self._connection.cluster()
             objects = await _objects(cluster, selector)
             pods = await _pods(cluster, objects)
+            ends = await task_ends(cluster, objects, pods, selector.environment_id)
         except ApiError as error:
             raise mapped(error, "look for environments") from error
-        return [environment for environment in environments(objects, pods) if selector.matches(environment)]
+        return [environment for environment in environments(objects, pods, ends) if selector.matches(environment)]
 
     async def logs(self, sandbox: SandboxRef, *, tail: int | None = None, follow: bool = False) -> AsyncIterator[bytes]:
-        """Yield what the service's own command wrote; of one that runs as a task first its output, then its errors, as of now.
+        """Yield what the service's own command wrote; of a task its output, then its errors, then how it ended, as of now.
 
         Raises:
             CapabilityError: It is from a pool, and runs nothing of its own.

@@ -1,4 +1,4 @@
-"""What commands that run as tasks wrote: the task-executor keeps it in files of the pod."""
+"""What commands that run as tasks wrote, and how they ended: the task-executor keeps it in files of the pod."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from sandboxcore.errors import CapabilityError, SandboxFileError
 from ._pod_channel import BatchChannel
 
 if TYPE_CHECKING:
+    from sandboxcore.guest import Guest
     from sandboxcore.values import SandboxRef
 
     from ._connection import Connection
 
 __all__ = ("task_logs",)
 
-#: Source: kubernetes/internal/task-executor of OpenSandbox; a folder a task, with ``stdout`` and ``stderr`` (``.log``).
+#: Source: kubernetes/internal/task-executor/runtime/process.go of OpenSandbox; a folder a task, called as its object and index.
 _FOLDER = "/var/lib/sandbox/tasks"
 
 
 async def task_logs(sandbox: SandboxRef, connection: Connection, tail: int | None) -> AsyncIterator[bytes]:
-    """Yield the output, then the errors, of a service's task.
+    """Yield the output, then the errors, of a service's task, and when it has ended a line that says so.
 
     Raises:
         CapabilityError: The service runs nothing of its own.
@@ -35,24 +36,33 @@ async def task_logs(sandbox: SandboxRef, connection: Connection, tail: int | Non
     from sandboxcore.guest import Guest
 
     guest = Guest(BatchChannel(sandbox, connection))
+    last = b""
     try:
-        for stream in ("stdout", "stderr"):
-            data = await _read(guest, stream)
-            yield data if tail is None else b"".join(data.splitlines(keepends=True)[-tail:])
+        folder = await _folder(guest, sandbox.data["batch"])
+        for stream in ("stdout.log", "stderr.log"):
+            data = await _read(guest, folder, stream)
+            lines = data.splitlines(keepends=True)
+            yield data if tail is None else b"".join(lines[max(0, len(lines) - tail) :])
+            last = data or last
+        code = (await _read(guest, folder, "exit")).decode(errors="replace")
+        if code:
+            begin = "\n" if last and not last.endswith(b"\n") else ""
+            yield f"{begin}sandboxcore: the command of service {sandbox.service!r} ended with exit code {code}\n".encode()
     finally:
         await guest.aclose()
 
 
-async def _read(guest: object, stream: str) -> bytes:
-    from sandboxcore.guest import Guest
-
-    assert isinstance(guest, Guest)
-    found: list[bytes] = []
+async def _folder(guest: Guest, batch: str) -> str:
+    """Find the folder of the task; a pod that is used again may have those of others, too."""
     try:
-        for task in await guest.files.list_dir(_FOLDER):
-            if task.type == "directory":
-                entries = await guest.files.list_dir(task.path)
-                found += [await guest.files.read_file(entry.path) for entry in entries if entry.name.startswith(stream)]
+        entries = await guest.files.list_dir(_FOLDER)
     except SandboxFileError:
-        return b"".join(found)
-    return b"".join(found)
+        return ""
+    return next((entry.path for entry in entries if entry.name.startswith(f"{batch}-")), "")
+
+
+async def _read(guest: Guest, folder: str, name: str) -> bytes:
+    try:
+        return await guest.files.read_file(f"{folder}/{name}") if folder else b""
+    except SandboxFileError:
+        return b""
