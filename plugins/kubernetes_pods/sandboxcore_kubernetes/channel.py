@@ -36,6 +36,7 @@ class PodChannel(Channel):
         uid: Of the pod; another pod of the same name is another sandbox. None: whatever is there at the first stream.
         guest_path: Where the guest is mounted, with ``{machine}`` where its file is one of several (see ``GUEST_PATH``).
         machine: ``uname -m`` of the node, where it is known.
+        mount_hint: What to do where the guest would have to be mounted: in an image without a shell.
     """
 
     keepalive = 25.0
@@ -50,7 +51,9 @@ class PodChannel(Channel):
         uid: str | None = None,
         guest_path: str = "",
         machine: str = "",
+        mount_hint: str = "an image without sh needs the guest mounted (see the backend's documentation)",
     ) -> None:
+        self._mount_hint = mount_hint
         self._cluster = cluster
         self._namespace = namespace
         self._pod = pod
@@ -168,8 +171,7 @@ class PodChannel(Channel):
             text = f"the guest's relay in pod {self._pod} ended ({_exit(status)}){': ' + said if said else ''}"
             return SandboxUnavailableError(text, started="no")
         if any(words in message for words in _NO_PROGRAM):
-            hint = "an image without sh needs the guest mounted (see the backend's documentation)"
-            return GuestUnavailableError(f"nothing can be started in pod {self._pod}: {message}", hint=hint)
+            return GuestUnavailableError(f"nothing can be started in pod {self._pod}: {message}", hint=self._mount_hint)
         return SandboxUnavailableError(f"no stream into pod {self._pod}: {message}", started="no")
 
 

@@ -84,6 +84,8 @@ def _numbers(function: F) -> F:
 @click.option("--memory", help="Memory of a pod, as 512Mi.")
 @click.option("--recycle", type=click.Choice(["Delete", "Restart", "Noop"]), default="Delete", show_default=True,
               help="What becomes of pods that come back.")  # fmt: skip
+@click.option("--arch", "architecture", type=click.Choice(["amd64", "arm64"]),
+              help="Nodes that the pods run on. [default: amd64; with --tasks any that its image runs on]")  # fmt: skip
 @click.option("--tasks", "task_executor", metavar="IMAGE", help="Run commands of services, by the task-executor in this image.")
 @click.option("--open-network", is_flag=True, help="Leave the pods' way out as the cluster has it.")
 def _template(**options: Any) -> None:
@@ -294,7 +296,7 @@ def _install(config: Mapping[str, Any], **options: Any) -> int:
 @_chart_options
 @_cluster_options
 def _uninstall(config: Mapping[str, Any], **options: Any) -> int:
-    """Remove the controller; what it looks after goes first, since without it nothing of that could."""
+    """Remove the controller, unless there is something left that only it can delete; --crds removes that first."""
     from sandboxcore.cli._signals import run_async
 
     from ._installation import Installation

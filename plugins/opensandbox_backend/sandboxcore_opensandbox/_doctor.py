@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sandboxcore.errors import SandboxError
 from sandboxcore.values import DoctorFinding
@@ -12,6 +12,7 @@ from sandboxcore_kubernetes import ApiError
 from sandboxcore_kubernetes.rbac import POD_RULES, Rule, missing, role
 
 from ._names import GROUP
+from ._pool_template import GUEST_HINT
 from .pools import Pools
 
 if TYPE_CHECKING:
@@ -172,10 +173,9 @@ async def _pools(cluster: Cluster) -> list[DoctorFinding]:
             detail += "; bufferMin below bufferMax can make the controller create and delete pods without end"
             found.append(DoctorFinding(check=check, status="warning", detail=detail, fix=fix))
         elif pool.fit is not None and not pool.fit.guest_path:
-            fix = (
-                "mount the guest as `sandboxcore opensandbox pool template` does, for images without a shell and read-only roots"
-            )
-            found.append(DoctorFinding(check=check, status="ok", detail=f"{detail}; its template mounts no guest", fix=fix))
+            detail += "; its template mounts no guest" + ("" if pool.fit.writable else ", and has no place to put it")
+            status: Literal["ok", "error"] = "ok" if pool.fit.writable else "error"
+            found.append(DoctorFinding(check=check, status=status, detail=detail, fix=GUEST_HINT))
         else:
             found.append(DoctorFinding(check=check, status="ok", detail=detail))
     return found or [DoctorFinding(check="pools", status="ok", detail=f"there are none in namespace {cluster.namespace!r}")]

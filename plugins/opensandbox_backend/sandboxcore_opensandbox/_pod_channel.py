@@ -76,6 +76,8 @@ class BatchChannel(Channel):
     async def _connect(self) -> Channel:
         from sandboxcore_kubernetes import PodChannel, sandbox_error
 
+        from ._pool_template import GUEST_HINT
+
         data = self._sandbox.data
         try:
             cluster = await self._connection.cluster()
@@ -90,6 +92,7 @@ class BatchChannel(Channel):
             uid=data.get("uid"),
             guest_path=self._template,
             machine=self.machine,
+            mount_hint=GUEST_HINT,
         )
 
     async def aclose(self) -> None:

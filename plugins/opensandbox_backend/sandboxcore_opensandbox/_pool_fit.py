@@ -13,7 +13,7 @@ from sandboxcore_kubernetes.guest_mount import GUEST_FOLDER
 
 from ._contest import PoolRoom
 from ._names import API_VERSION, CONTAINER
-from ._pool_template import TASK_LINES
+from ._pool_template import GUEST_HINT, TASK_LINES
 
 if TYPE_CHECKING:
     from sandboxcore.spec import EnvironmentSpec, ServiceSpec
@@ -37,6 +37,7 @@ class PoolFit:
 
     Args:
         guest_path: Where its template mounts the guest; empty: it is carried in.
+        writable: Whether there may be a place to carry it to.
         container: Name of the container that commands run in.
         recycle: What becomes of pods that come back.
         tasks: Whether its pods have a task-executor.
@@ -48,6 +49,7 @@ class PoolFit:
     container: str
     recycle: str = "Delete"
     guest_path: str = ""
+    writable: bool = True
     tasks: bool = False
     argv: tuple[str, ...] | None = None
     room: PoolRoom = field(default_factory=PoolRoom)
@@ -77,14 +79,16 @@ def fit(pool: Mapping[str, Any]) -> PoolFit:
         hint = "sandboxcore opensandbox pool template prints a good one"
         raise CapabilityError(f"pool {name!r} has no containers in spec.template.spec", hint=hint)
     chosen = next((each for each in containers if each.get("name") == CONTAINER), containers[0])
-    mounts = {mount.get("mountPath") for mount in chosen.get("volumeMounts") or ()}
+    mounts = chosen.get("volumeMounts") or ()
+    read_only = (chosen.get("securityContext") or {}).get("readOnlyRootFilesystem")
     argv = [*(chosen.get("command") or ()), *(chosen.get("args") or ())]
     return PoolFit(
         name=name,
         image=chosen.get("image", ""),
         container=chosen["name"],
         recycle=(spec.get("recycleStrategy") or {}).get("type") or "Delete",
-        guest_path=GUEST_PATH if GUEST_FOLDER in mounts else "",
+        guest_path=GUEST_PATH if any(mount.get("mountPath") == GUEST_FOLDER for mount in mounts) else "",
+        writable=not read_only or any(not mount.get("readOnly") for mount in mounts),
         tasks=any(_is_executor(each) for each in containers),
         argv=tuple(argv) or None,
         room=room(pool),
@@ -163,6 +167,9 @@ def _check(pool: PoolFit, name: str, service: ServiceSpec) -> None:
             f"services.{name}.image: pool {pool.name!r} has {pool.image!r}, not {service.image!r}",
             hint=f"leave the image out, or make a pool with it: sandboxcore opensandbox pool template --image {service.image}",
         )
+    if not pool.guest_path and not pool.writable:
+        what = f"services.{name}: the pods of pool {pool.name!r} can't run commands: their root is read-only, and has no guest"
+        raise CapabilityError(what, hint=GUEST_HINT)
     if not is_idle(service, pool) and not pool.tasks:
         raise CapabilityError(
             f"services.{name}.command: the pods of pool {pool.name!r} run already, and have no task-executor to start a command",

@@ -6,24 +6,30 @@ import copy
 import json
 from typing import Any
 
+from sandboxcore.errors import UsageError
+from sandboxcore.guest import guest_binary
 from sandboxcore_kubernetes.guest_mount import GUEST_FOLDER, guest_mount
 from sandboxcore_kubernetes.naming import RUN_ID
 
 from ._names import API_VERSION, BATCH_LABEL, CONTAINER, OWN_POOL_LABEL, POOL_LABEL
 
-__all__ = ("GUEST_LINES", "TASK_LINES", "pool_objects", "pool_yaml")
+__all__ = ("GUEST_HINT", "GUEST_LINES", "TASK_LINES", "pool_objects", "pool_yaml")
 
-#: For a template whose images have no shell, or whose root is read-only.
+#: For a template whose image has no shell, or whose root is read-only.
 GUEST_LINES = f"""\
+# `sandboxcore opensandbox pool create -f` makes the ConfigMap.
 spec:
   template:
     spec:
       volumes:
-        - {{name: sandboxcore-guest, configMap: {{name: GUEST, defaultMode: 0755}}}}
+        - {{name: sandboxcore-guest, configMap: {{name: sandboxcore-guest, defaultMode: 0755}}}}
       containers:
         - name: {CONTAINER}
           volumeMounts:
             - {{name: sandboxcore-guest, mountPath: {GUEST_FOLDER}, readOnly: true}}"""
+GUEST_HINT = (
+    f"without a shell, or a place to write a program to, the guest must be mounted; add to the pool's template:\n{GUEST_LINES}"
+)
 #: For a template whose pods are to run commands of services as tasks.
 TASK_LINES = f"""\
 # The task-executor runs what anybody asks it to: apply the NetworkPolicy of `pool template --tasks` as well.
@@ -47,6 +53,8 @@ spec:
             - {{name: opensandbox-bin, mountPath: /opt/opensandbox}}
             - {{name: opensandbox-tasks, mountPath: /var/lib/sandbox}}"""
 
+#: As nodes have it in their label ``kubernetes.io/arch``.
+ARCHITECTURES = ("amd64", "arm64")
 #: Where the task-executor listens, for the controller; it asks nobody who they are.
 TASK_PORT = 5758
 _ALL_BUT_TASKS = [
@@ -76,6 +84,7 @@ def pool_objects(
     recycle: str = "Delete",
     task_executor: str | None = None,
     open_network: bool = False,
+    architecture: str | None = None,
     namespace: str | None = None,
 ) -> list[dict[str, Any]]:
     """Build a Pool whose pods serve sandboxcore, and what it needs: the guest, and a network policy.
@@ -86,7 +95,15 @@ def pool_objects(
         task_executor: Image of OpenSandbox's task-executor; with it, commands of services run as tasks.
             It runs what anybody asks it to, so no sandbox may reach it.
         open_network: Leave the pods' way out as it is.
+        architecture: Of the nodes that pods run on, ``amd64`` or ``arm64``; None: ``amd64``, or with ``task_executor`` any,
+            since then the pods' command is that image's.
+
+    Raises:
+        UsageError: There is no such architecture.
+        GuestUnavailableError: No guest was built for it.
     """
+    if architecture not in (None, *ARCHITECTURES):
+        raise UsageError(f"architecture {architecture!r}: must be one of {', '.join(ARCHITECTURES)}")
     guest = guest_mount(f"{name}-guest", namespace=namespace)
     container: dict[str, Any] = {"name": CONTAINER, "image": image, "volumeMounts": [guest.mount]}
     body: dict[str, Any] = {
@@ -102,7 +119,10 @@ def pool_objects(
     if task_executor:
         _add_executor(body, container, task_executor)
     else:
-        container["command"] = [f"{GUEST_FOLDER}/guest-x86_64", "pause"]
+        architecture = architecture or "amd64"
+        container["command"] = [f"{GUEST_FOLDER}/{guest_binary(architecture).name}", "pause"]
+    if architecture:
+        body["nodeSelector"] = {"kubernetes.io/arch": architecture}
     capacity = {"bufferMin": buffer, "bufferMax": buffer, "poolMin": buffer, "poolMax": maximum}
     where = {"namespace": namespace} if namespace else {}
     pool = {

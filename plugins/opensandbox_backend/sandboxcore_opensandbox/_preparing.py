@@ -95,6 +95,8 @@ def _guest(cluster: Cluster, notes: Notes, service: str, state: PodState) -> Gue
     from sandboxcore.guest import Guest
     from sandboxcore_kubernetes import PodChannel
 
+    from ._pool_template import GUEST_HINT
+
     settings = notes.settings.get(service) or {}
     channel = PodChannel(
         cluster,
@@ -103,6 +105,7 @@ def _guest(cluster: Cluster, notes: Notes, service: str, state: PodState) -> Gue
         container=settings.get("container"),
         uid=state.uid,
         guest_path=settings.get("guest", ""),
+        mount_hint=GUEST_HINT,
     )
     return Guest(channel)
 
