@@ -172,5 +172,5 @@ async def _uids(cluster: Cluster, selector: str) -> list[str]:
 
 async def test_pausing_is_refused_with_the_reason(session: Session) -> None:
     async with session.environment({"services": {"default": {"image": BUSYBOX, "command": IDLE}}}) as environment:
-        with pytest.raises(CapabilityError, match="snapshot registry"):
+        with pytest.raises(CapabilityError, match="whether or not the controller has a registry"):
             await environment.pause()

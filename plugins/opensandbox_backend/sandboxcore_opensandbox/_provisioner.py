@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 __all__ = ("CrdProvisioner",)
 
 _NO_PAUSE = (
-    "pausing needs a controller with a snapshot registry (--snapshot-registry), commits the container's file system to an image, "
-    "loses its processes, and of a sandbox from a pool the pod"
+    "OpenSandbox does not stop and go on: it commits one container's file system to a snapshot registry, deletes the pod, and "
+    "starts another one later, without the processes; this backend does not use that, whether or not the controller has a "
+    "registry (--snapshot-registry)"
 )
 
 

@@ -36,7 +36,10 @@ __all__ = ("ServerProvisioner",)
 SHORTEST = 60.0
 _UNDO_SECONDS = 60.0
 _GONE_SECONDS = 60.0
-_NO_PAUSE = "the server would answer that it does, stop execd and lose the sandbox where no snapshot registry is configured"
+_NO_PAUSE = (
+    "OpenSandbox does not stop and go on: it commits the container's file system to a snapshot registry and starts another one "
+    "later, without the processes; and where it has no registry the server says that it does, and loses the sandbox"
+)
 
 
 class ServerProvisioner(Provisioner):
