@@ -155,8 +155,8 @@ class Helm:
         Args:
             kind: Names what it has in common with others. Helm reads all of the server's schemas to validate a release, which
                 is two fifths of its work: once one of a kind was valid and was installed, that is left out for the others.
-            hooks: Run the hooks, and wait for everything between those before and those after: only helm itself can
-                run what has to come before the objects.
+            hooks: Run the hooks, and wait for everything between those before and those after: for charts with definitions of
+                resources, whose objects can't be rendered before the definitions are there.
             timeout: Seconds for that.
 
         Raises:

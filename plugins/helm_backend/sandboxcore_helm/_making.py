@@ -20,7 +20,7 @@ from ._creating import Creator, dressed, refusal
 from ._describe import Record, environment_ref
 from ._health import HealthWatch, limits
 from ._helm import HelmFailedError, helm_error
-from ._hookrun import run_hooks
+from ._hookrun import hooks_at, run_hooks
 from ._identity import Identity, record_annotations, record_labels
 from ._manifest import objects_of
 from ._markers import new_release_name
@@ -30,6 +30,7 @@ from ._proof import NotProvenError
 from ._readiness import awaited
 from ._record import record_name, record_secret, status_patch
 from ._release import Release
+from ._scan import early_hooks_in
 from ._together import first
 from ._waiting import all_ready, dependencies, service_of
 
@@ -78,6 +79,10 @@ class Making:
         self._lease: str | None = None
         self._phase = "the API server"
         self._ran_helm = False
+        #: What renders it: helm for this one alone, or a pattern.
+        self._engine = "helm"
+        #: Whether its hooks are ours to run.
+        self._own_hooks = True
 
     async def settled(self) -> None:
         """Wait until no request is on its way any more."""
@@ -121,10 +126,20 @@ class Making:
             self.begun = True
             await self._claim_it(chart)
             if pattern is not None:
-                identity, release, objects, secret = await self._create(chart, plan, pattern)
+                identity, release, objects, secret = await self._reserve(chart, plan, pattern)
             else:
-                identity, release, objects, secret = await self._install(chart, plan)
-        self._say(identity, "helm" if pattern is None else "render-once", reason)
+                identity, release, objects, secret = await self._by_helm(chart, plan)
+            early = [] if secret is None else hooks_at(release.hooks, "pre-install")
+            if secret is not None and not early:
+                await self._create_objects(identity, objects)
+        if early:
+            # Their pods have to start and end: nobody else's creation waits for that.
+            await self._run_hooks(identity, release, "pre-install")
+            self._phase = "a place to be created in"
+            async with tools.creating:
+                self._phase = "the API server to take its objects"
+                await self._create_objects(identity, objects)
+        self._say(identity, reason)
         pods = await self._ready(chart, identity, release, objects)
         return await self._finished(identity, release, secret, pods)
 
@@ -189,8 +204,8 @@ class Making:
                 ) from None
             return None, plan, "; ".join(one for one in (reason, error.reason) if one)
 
-    def _say(self, identity: Identity, engine: str, reason: str) -> None:
-        attributes = {"release": identity.release, "engine": engine} | ({"reason": reason} if reason else {})
+    def _say(self, identity: Identity, reason: str) -> None:
+        attributes = {"release": identity.release, "engine": self._engine} | ({"reason": reason} if reason else {})
         self._emit(Event(name="helm.release.created", time=time.time(), attributes=attributes))
 
     # -- creating
@@ -210,9 +225,9 @@ class Making:
             environment_id=self.claim.environment_id,
         )
 
-    def _record_labels(self, identity: Identity, engine: str) -> dict[str, str]:
+    def _record_labels(self, identity: Identity) -> dict[str, str]:
         own = self._tools.config.labels
-        return record_labels(identity, self.claim, own, engine=engine, lease=self._lease, now=self._now)
+        return record_labels(identity, self.claim, own, engine=self._engine, lease=self._lease, now=self._now)
 
     @property
     def _annotations(self) -> dict[str, str]:
@@ -225,8 +240,8 @@ class Making:
     def _description(self) -> str:
         return f"Install complete; environment {self.claim.environment_id} of run {self.claim.run_id}, by {self.claim.owner}"
 
-    async def _create(self, chart: Chart, plan: Plan, pattern: Pattern) -> _Made:
-        """Create a release natively: record, hooks before, objects.
+    async def _reserve(self, chart: Chart, plan: Plan, pattern: Pattern) -> _Made:
+        """Fill in a pattern and write the record, the first thing of a release that is created natively.
 
         Raises:
             ProvisionError: The server refuses.
@@ -242,15 +257,15 @@ class Making:
             release, objects = pattern.fill(chosen, self._tools.namespace, plan.texts)
             if await self._audited(chart, plan, release, objects):
                 identity = self._identity(chosen)
+                self._engine = "render-once"
                 secret = await self._take_name(identity, release)
                 if secret is not None:
-                    await self._create_objects(identity, release, objects)
                     return identity, release, objects, secret
                 if name:
-                    raise ProvisionError(f"release {name!r} exists already in namespace {identity.namespace!r}")
+                    raise _taken(identity)
             else:
                 self._tools.prover.refuse(chart, plan, "helm rendered it in another way under its own name")
-                return await self._install(chart, plan)
+                return await self._by_helm(chart, plan)
         raise ProvisionError("no free release name was found")
 
     async def _take_name(self, identity: Identity, release: Release) -> dict[str, Any] | None:
@@ -259,7 +274,7 @@ class Making:
             release,
             status="pending-install",
             description="Initial install underway",
-            labels=self._record_labels(identity, "render-once"),
+            labels=self._record_labels(identity),
             annotations=self._annotations,
             first=self._now,
         )
@@ -271,9 +286,12 @@ class Making:
             raise refusal(error, f"release {release.name!r} could not be recorded") from error
         return secret
 
-    async def _create_objects(self, identity: Identity, release: Release, objects: list[dict[str, Any]]) -> None:
+    async def _run_hooks(self, identity: Identity, release: Release, event: str) -> None:
+        self._phase = f"its {event} hooks"
+        await run_hooks(self._tools.cluster, self._creator, identity, release.hooks, event, deadline=self._deadline)
+
+    async def _create_objects(self, identity: Identity, objects: list[dict[str, Any]]) -> None:
         await self._own_guest(identity, self._plan.built_in)
-        await run_hooks(self._tools.cluster, self._creator, identity, release.hooks, "pre-install", deadline=self._deadline)
         await self._creator.post_all([dressed(body, identity) for body in objects], identity.namespace)
 
     async def _own_guest(self, identity: Identity, built_in: bool) -> None:
@@ -293,15 +311,20 @@ class Making:
             raise helm_error(failure, f"chart {chart.scan.name!r}") from None
         return objects_of(rendered.manifest) == objects
 
-    async def _install(self, chart: Chart, plan: Plan) -> _Made:
-        """Have helm create the release.
+    async def _by_helm(self, chart: Chart, plan: Plan) -> _Made:
+        """Have helm create the release, or render it only where it would wait for what comes before its objects.
 
         Raises:
             SandboxError: With helm's message. Objects may be there.
         """
         name = plan.release or new_release_name(self.claim.environment_id[:8], ()) or self.claim.environment_id
         identity = self._identity(name)
-        labels = self._record_labels(identity, "helm")
+        self._engine = "helm"
+        early_hooks = chart.scan.early_hooks or early_hooks_in(plan.values_for(name))
+        if early_hooks and not chart.scan.definitions:
+            return await self._rendered(chart, plan, identity)
+        self._own_hooks = not early_hooks
+        labels = self._record_labels(identity)
         self._ran_helm = True
         try:
             release = await self._tools.helm.install(
@@ -311,7 +334,7 @@ class Making:
                 labels=labels,
                 description=self._description(),
                 kind=self._tools.prover.kind(chart, plan),
-                hooks=chart.scan.early_hooks,
+                hooks=early_hooks,
                 timeout=max(1.0, self._deadline - asyncio.get_running_loop().time()),
             )
         except HelmFailedError as failure:
@@ -324,6 +347,19 @@ class Making:
             )
         )
         return identity, release, objects_of(release.manifest), None
+
+    async def _rendered(self, chart: Chart, plan: Plan, identity: Identity) -> _Made:
+        """Have helm render the release under its own name, and write its record."""
+        try:
+            release = await self._tools.helm.dry_run(
+                identity.release, str(chart.path), plan.values_for(identity.release), labels={}
+            )
+        except HelmFailedError as failure:
+            raise helm_error(failure, f"release {identity.release!r} of chart {chart.scan.name!r}") from None
+        secret = await self._take_name(identity, release)
+        if secret is None:
+            raise _taken(identity)
+        return identity, release, objects_of(release.manifest), secret
 
     # -- until it is ready
 
@@ -340,9 +376,8 @@ class Making:
             with gates, HealthWatch(watch, checked) as health:
                 work = all_ready(cluster, watch, identity, wanted, emit=self._emit, deadline=self._deadline)
                 await first(work, gates.failed(), health.failed())
-            if not chart.scan.early_hooks:
-                self._phase = "its post-install hooks"
-                await run_hooks(cluster, self._creator, identity, release.hooks, "post-install", deadline=self._deadline)
+            if self._own_hooks:
+                await self._run_hooks(identity, release, "post-install")
             pods = [pod for pod in watch.pods.values() if pod.labels.get(_INSTANCE) == identity.release]
         if not any(pod.service for pod in pods):
             raise ProvisionError(
@@ -364,7 +399,7 @@ class Making:
     ) -> EnvironmentRef:
         self._phase = "its record"
         cluster = self._tools.cluster
-        labels = self._record_labels(identity, "helm" if secret is None else "render-once")
+        labels = self._record_labels(identity)
         if secret is not None:
             change = status_patch(secret, release, status="deployed", description=self._description())
             await self._creator.unbroken(cluster.patch("Secret", record_name(release.name), change, namespace=identity.namespace))
@@ -380,6 +415,10 @@ class Making:
         if failed is not None:
             raise ServiceFailedError(f"{ref.default}: its command ended, with status 0", service=ref.default)
         return ref
+
+
+def _taken(identity: Identity) -> ProvisionError:
+    return ProvisionError(f"release {identity.release!r} exists already in namespace {identity.namespace!r}")
 
 
 def _is_shown(identity: Identity, by_run: bool, metadata: Mapping[str, Any]) -> bool:

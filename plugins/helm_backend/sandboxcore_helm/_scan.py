@@ -18,7 +18,7 @@ from sandboxcore.errors import UsageError
 from ._goyaml import load
 from ._uses import Source
 
-__all__ = ("ChartScan", "scan_chart", "scan_values", "stamp", "value_sources", "value_words")
+__all__ = ("ChartScan", "early_hooks_in", "scan_chart", "scan_values", "stamp", "value_sources", "value_words")
 
 #: Template functions whose result is another one each time, or that ask the world.
 VOLATILE = re.compile(
@@ -30,6 +30,7 @@ _COMMENT = re.compile(r"\A\s*/\*.*\*/\s*\Z", re.DOTALL)
 _LITERAL = re.compile(r"[\"`]([^\"`\n]*)[\"`]")
 _WORD = re.compile(r"[a-z0-9]{2,8}")
 _TEMPLATE = re.compile(r"(^|/)templates/")
+_EARLY = "pre-install"
 _MAX_FILE_BYTES = 8 << 20
 
 
@@ -45,7 +46,8 @@ class ChartScan:
         sources: All that may have template actions.
         schemas: Of its values and those of the charts below it, by file.
         imports: The file that makes values of one chart values of another; empty: there is none.
-        early_hooks: Whether it has hooks that run before its objects are created.
+        early_hooks: Whether it may have hooks that run before its objects are created.
+        definitions: Whether it brings custom resource definitions, which only helm creates.
     """
 
     digest: str
@@ -56,6 +58,7 @@ class ChartScan:
     schemas: Mapping[str, Any] = field(default_factory=dict, repr=False)
     imports: str = ""
     early_hooks: bool = False
+    definitions: bool = False
 
 
 def stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
@@ -79,16 +82,16 @@ def scan_chart(path: Path) -> ChartScan:
     reasons: list[str] = []
     words: set[str] = set()
     sources: list[Source] = []
-    early_hooks = False
+    definitions = False
     rendered = _rendered(files)
     for name, data in sorted(files.items()):
         digest.update(f"{name}\0{len(data)}\0".encode() + data)
         if re.search(r"(^|/)crds/.+", name):
+            definitions = True
             reasons.append(f"{name}: the chart brings custom resource definitions")
         if name in rendered:
             text = data.decode(errors="replace")
             sources.append(Source(name=name, text=text, scope=name, by_tpl=not _TEMPLATE.search(name)))
-            early_hooks = early_hooks or "pre-install" in text
             found = _scan_text(text, name)
             reasons += found.reasons
             words |= found.words
@@ -110,7 +113,8 @@ def scan_chart(path: Path) -> ChartScan:
         sources=tuple(sources),
         schemas={name: _mapping(data, name) for name, data in schemas.items()},
         imports=next((name for name in lists if b"import-values" in files[name]), ""),
-        early_hooks=early_hooks,
+        early_hooks=any(_EARLY.encode() in data for data in files.values()),
+        definitions=definitions,
     )
 
 
@@ -202,6 +206,11 @@ def value_sources(values: Mapping[str, Any]) -> list[Source]:
     if "{{" not in json.dumps(values, default=str):
         return []
     return [Source(name="values", text=text, scope="values", by_tpl=True) for text in _strings(values) if "{{" in text]
+
+
+def early_hooks_in(values: Mapping[str, Any]) -> bool:
+    """Tell whether values may make a hook of an object that runs before the others are created."""
+    return _EARLY in json.dumps(values, default=str)
 
 
 def value_words(values: Mapping[str, Any]) -> set[str]:
