@@ -140,6 +140,13 @@ async def test_a_bad_image_in_one_service_names_it(session: Session) -> None:
     assert await session.find(run_id=session.run_id) == []
 
 
+async def test_a_default_service_that_ends_at_once_is_told_at_once(session: Session) -> None:
+    """A shell of an image that has no terminal, most of all."""
+    with pytest.raises(ServiceFailedError, match=r"service 'default': .*ended, though it should go on") as caught:
+        await session.provision({"services": {"default": {"image": DEBIAN}}})
+    assert "does not end" in (caught.value.hint or "")
+
+
 async def test_what_the_cluster_refuses_shows_no_environment(session: Session) -> None:
     """The controller's warning ends with the whole pod."""
     service = {"image": BUSYBOX, "command": IDLE, "env": {"TOKEN": "s3cret-words"}, "runtime": "no-such-runtime"}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .pods import ContainerState, PodState
     from .watches import PodEvent
 
-__all__ = ("CAUSES", "Cause", "Row", "changed_since", "diagnose", "diagnose_owner", "is_used_up")
+__all__ = ("CAUSES", "Cause", "Row", "changed_since", "diagnose", "diagnose_owner", "ended_well", "is_used_up")
 
 Logs = Literal["", "current", "previous"]
 
@@ -239,6 +239,11 @@ def _cause(kind: str, pod: PodState | None, detail: str, container: ContainerSta
         pod=pod.name if pod is not None else "",
         logs=row.logs,
     )
+
+
+def ended_well(pod: PodState) -> Cause:
+    """Say that a pod has ended by itself, where it was to go on."""
+    return _cause("ContainerEnded", pod, "exit code 0", next((one for one in pod.containers if not one.init), None))
 
 
 # --- the pod itself ---

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sandboxcore.errors import ProvisionError, ProvisionTimeoutError, ServiceFailedError
 from sandboxcore.values import Event
 
-from .diagnosis import Cause, diagnose, diagnose_owner
+from .diagnosis import Cause, diagnose, diagnose_owner, ended_well
 from .errors import ApiError
 
 if TYPE_CHECKING:
@@ -246,6 +246,7 @@ class _Waiting:
             for cause in diagnose(pod, self._watch.events_of(pod), crashes=self._crashes)
             if not (cause.kind == "PodDeleted" and self._names is None)  # a controller makes another
         ]
+        found += [ended_well(pod) for pod in pods if pod.succeeded and not self._done(pod)]
         found += self._lost({pod.name for pod in pods})
         if len(pods) < self._count:
             events = [event for event in self._watch.events.about(_OWNER_KINDS) if event.reason == "FailedCreate"]
