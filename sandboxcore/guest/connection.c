@@ -499,19 +499,19 @@ static size_t connection_count(void) {
 
 void accept_connection(struct watch *listener, uint32_t events) {
     (void)events;
-    static int spare = -1; /* at the limit of descriptors it makes room to turn a caller away, who else would wake us for ever */
-    if (spare < 0) spare = fcntl(listener->fd, F_DUPFD_CLOEXEC, 0);
+    static int spare = -1; /* at the limit of descriptors it makes room to turn a caller away, who would wake us for ever otherwise */
+    if (spare < 0) spare = fcntl(listener->fd, F_DUPFD_CLOEXEC, 3); /* below are those that every minder inherits */
     int fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK), room = 1 << 20;
     if (fd < 0 && (errno == EMFILE || errno == ENFILE) && spare >= 0) {
         close(spare);
         close(accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC));
-        spare = fcntl(listener->fd, F_DUPFD_CLOEXEC, 0);
+        spare = fcntl(listener->fd, F_DUPFD_CLOEXEC, 3);
     }
     if (fd < 0) return;
     setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room); /* the kernel grants less, but twice what it gives unasked */
     struct connection *c = calloc(1, sizeof *c);
     uint8_t *rx = malloc(RX_FIRST);
-    int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
     if (!c || !rx || copy < 0 || connection_count() >= CONNECTIONS_MAX) {
         free(c);
         free(rx);

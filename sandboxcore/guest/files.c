@@ -241,7 +241,10 @@ static int place_draft(struct draft *d, const struct request *r) {
     int error = link_draft(d);
     if (error) return error;
     struct stat st;
-    if (fstat(d->fd, &st) < 0 || close(d->fd) < 0) return errno;
+    if (fstat(d->fd, &st) < 0) return errno;
+    int failed = close(d->fd);
+    d->fd = -1;
+    if (failed < 0) return errno;
     if (exchange(d, st.st_size) || rename(d->name, d->target) == 0) {
         d->named = false;
         return 0;
@@ -269,7 +272,7 @@ static int write_file(const struct request *r, int in) {
     if (!error && !committed()) error = ECANCELED;
     if (!error && !d.direct) error = place_draft(&d, r);
     if (d.named) unlink(d.name);
-    close(d.fd); /* so that its room is free again when the failure is told */
+    if (d.fd >= 0) close(d.fd); /* so that its room is free again when the failure is told */
     return error;
 }
 

@@ -115,8 +115,7 @@ struct order {
 _Noreturn void minder_main(const struct request *request, int control, int in, int out, int err);
 int kill_children(const pid_t *spare, size_t spared); /* SIGKILL each direct child; how many could not be */
 void close_above(int lowest);
-bool keep_only(const int *fds, int count); /* errno */
-bool keep_only(const int *fds, int count);
+bool keep_only(const int *fds, int count); /* false: errno says why */
 
 /* --- File worker --- */
 

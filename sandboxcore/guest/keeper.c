@@ -102,7 +102,8 @@ static void reap(struct watch *watch, uint32_t events) {
 
 /*
  * An exec by runc has now and then its hard limit, or one less, as its soft one (opencontainers/runc#4195): runc sets the limit from
- * outside while the Go runtime raises it inside. The container's first process has what was meant.
+ * outside while the Go runtime raises it inside. The container's first process has what was meant, unless it has lowered its soft
+ * limit itself: then commands begin with that, and may raise it again.
  */
 static void mend_descriptor_limit(void) {
     struct rlimit *ours = &settings.nofile;

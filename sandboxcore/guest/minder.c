@@ -27,7 +27,7 @@
 #define SYS_close_range 436
 #endif
 
-enum { KILL_LIMIT_MS = 1500, KILL_AGAIN_MS = 1000, CONTROL = 6 };
+enum { KILL_LIMIT_MS = 1500, KILL_AGAIN_MS = 1000, KILL_AGAIN_MOST_MS = 60000, CONTROL = 6 };
 
 void close_above(int lowest) {
     if (syscall(SYS_close_range, (unsigned)lowest, ~0U, 0) == 0) return;
@@ -48,7 +48,7 @@ static void close_between(int first, int last) {
     for (int fd = first; fd <= last; fd++) close(fd);
 }
 
-/* Move descriptors to 3 and up and close all others but the standard ones: first those, so that there is room even at the limit. */
+/* Move descriptors to 3 and up and close all others but the standard ones; the others first, so that there is room even at the limit. */
 bool keep_only(const int *fds, int count) {
     int kept[8], high[8];
     memcpy(kept, fds, (size_t)count * sizeof *kept);
@@ -136,6 +136,7 @@ struct minder {
     int status;
     struct rusage usage;
     uint64_t deadline; /* 0: none */
+    uint32_t pause_ms; /* until what could not be killed is tried again */
     uint8_t why;
 };
 
@@ -194,9 +195,15 @@ static void report_end(struct minder *m, uint32_t unkillable) {
 
 static void kill_and_report(struct minder *m, uint8_t why) {
     if (!m->ended) m->why = why;
-    uint32_t unkillable = kill_tree(m);
+    uint32_t unkillable = m->reported && m->pause_ms ? (uint32_t)kill_children(NULL, 0) : kill_tree(m);
     report_end(m, unkillable);
-    m->deadline = unkillable ? now_ms() + KILL_AGAIN_MS : 0; /* it may have become possible, or have left us its children */
+    if (!unkillable && !m->pause_ms) {
+        m->deadline = 0;
+        return;
+    }
+    /* It may have become possible, or have left us its children. */
+    m->pause_ms = m->pause_ms * 2 > KILL_AGAIN_MOST_MS ? KILL_AGAIN_MOST_MS : m->pause_ms ? m->pause_ms * 2 : KILL_AGAIN_MS;
+    m->deadline = now_ms() + m->pause_ms;
 }
 
 static void obey(struct minder *m) {
