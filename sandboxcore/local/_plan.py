@@ -251,9 +251,9 @@ class _Planner:
         if self.tree is None:
             self._host_records()
         elif self.network.groups[self.name] == HOST:
-            self._file("/etc/resolv.conf", _readable("/etc/resolv.conf"))
-        self._file("/etc/hosts", hosts_file(self.spec, self.network, self.name).encode())
-        self._file("/etc/hostname", f"{self.hostname}\n".encode())
+            self._generated("/etc/resolv.conf", _readable("/etc/resolv.conf"))
+        self._generated("/etc/hosts", hosts_file(self.spec, self.network, self.name).encode())
+        self._generated("/etc/hostname", f"{self.hostname}\n".encode())
         self._directory(self.cwd, 0o755, self.user or "0:0")
         for path, file in self.service.files.items():
             self._file(path, file.content, mode=file.mode, owner=f"{file.uid}:{file.gid}", kind="R" if file.read_only else "F")
@@ -263,10 +263,15 @@ class _Planner:
             self._directory(path, mode, owner)
         name = (self.user or "").partition(":")[0]
         accounts = self.userland.accounts([*self.config.users, *([name] if name and not name.isdigit() else [])])
-        self._file("/etc/passwd", accounts.passwd.encode())
-        self._file("/etc/group", accounts.group.encode())
+        self._generated("/etc/passwd", accounts.passwd.encode())
+        self._generated("/etc/group", accounts.group.encode())
         for owner, path in accounts.homes:
             self._directory(path, 0o755, owner)
+
+    def _generated(self, path: str, content: bytes) -> None:
+        """Write a file that every sandbox has, unless the service mounts one of its own there."""
+        if all(mount.target != path for mount in self.service.volumes):
+            self._file(path, content)
 
     def _directory(self, path: str, mode: int, owner: str) -> None:
         self._record("D", path, mode, owner, b"")

@@ -94,7 +94,8 @@ static void copy_bytes(FILE *plan, int fd, size_t left, const char *path) {
 
 static void make_file(FILE *plan, char *path, mode_t mode, const char *whose, size_t size, bool single) {
     make_parents(path);
-    unlink(path);
+    if (unlink(path) != 0 && errno != ENOENT)
+        fail(path);
     int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600); /* not what a neighbour of a shared volume puts there meanwhile */
     if (fd < 0)
         fail(path);

@@ -205,6 +205,18 @@ async def test_limits_and_shared_memory_arrive(backend: Any) -> None:
     assert (await made.output("df", "-k", "--output=size", "/dev/shm")).split()[-1] == "8192"
 
 
+async def test_a_file_mounted_where_every_sandbox_has_one_stays_what_it_is(backend: Any, tmp_path: Path) -> None:
+    mounts = []
+    for name in ("hosts", "hostname", "passwd"):
+        (tmp_path / name).write_text(f"root:x:0:0:{name}:/root:/bin/sh\n")
+        mounts.append(VolumeMount(type="bind", source=str(tmp_path / name), target=f"/etc/{name}"))
+    made = await backend.make(volumes=mounts)
+    for name in ("hosts", "hostname", "passwd"):
+        wanted = f"root:x:0:0:{name}:/root:/bin/sh"
+        assert await made.output("cat", f"/etc/{name}") == wanted
+        assert (tmp_path / name).read_text() == wanted + "\n"
+
+
 async def test_binds_are_this_machines_own(backend: Any, tmp_path: Path) -> None:
     (tmp_path / "there").write_text("host")
     mounts = (
