@@ -48,6 +48,7 @@ class LeaseKeeper:
         self._claimed: dict[str, _Claimed] = {}
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
+        self._renewing = asyncio.Lock()
 
     def claim(self, environment_id: str, lease: float) -> None:
         """Begin to look after an environment that is being made."""
@@ -65,6 +66,11 @@ class LeaseKeeper:
         """Look after it no longer. Idempotent."""
         self._claimed.pop(environment_id, None)
 
+    async def settled(self) -> None:
+        """Wait until no renewal is on its way: what is dropped is renewed by nobody else from then on."""
+        async with self._renewing:
+            pass
+
     async def aclose(self) -> None:
         """Stop. Idempotent."""
         task, self._task = self._task, None
@@ -79,7 +85,8 @@ class LeaseKeeper:
             # What is half-way to being due goes along, so that environments of one age share a call.
             batch = {name: claimed for name, claimed in self._claimed.items() if now >= claimed.due_at - claimed.lease / 6}
             try:
-                await self._round(batch)
+                async with self._renewing:
+                    await self._round(batch)
             except Exception as error:
                 _log.warning("renewing leases failed and will be tried again: %s: %s", type(error).__name__, error)
                 for claimed in batch.values():

@@ -117,8 +117,9 @@ class Runtime:
         return await self._handed_over(ref, lease)
 
     async def _handed_over(self, ref: EnvironmentRef, lease: float) -> EnvironmentRef:
-        """Let the lease count from now."""
+        """Let the lease count from now, and be what it was meant to be."""
         try:
+            await self.leases.settled()
             return await self.renew(ref, lease)
         except BaseException:
             await finish(self.provisioner.destroy(ref), seconds=DESTROY_SECONDS, what=f"destroying {ref.environment_id}")
@@ -157,6 +158,7 @@ class Runtime:
         """Claim an environment for the last time, and let it be nobody's."""
         # From here on no round of renewals, which would shorten what is claimed now, begins with it.
         self.leases.drop(ref.environment_id)
+        await self.leases.settled()
         kept = await self.renew(ref, lease)
         self.owned.pop(ref.environment_id, None)
         return kept
