@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -58,3 +60,8 @@ async def shell_guest(tmp_path: Path) -> AsyncIterator[Guest]:
     guest = Guest(ProcessChannel((), env={"HOME": str(home), "PATH": "/usr/bin:/bin"}))
     yield guest
     await guest.aclose()
+
+
+@pytest.fixture
+def mark(tmp_path: Path) -> str:
+    return f"{tmp_path.name}-{os.getpid()}-{time.monotonic_ns()}"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from keepers import Keeper, children, until
+from keepers import Keeper, children, marked, until
 
 from sandboxcore import errors
 from sandboxcore.guest import Guest
@@ -150,7 +150,8 @@ async def test_a_second_reader_gets_all_that_the_first_has_left(guest: Guest) ->
 
 
 async def test_a_signal_waits_for_the_next_link(guest: Guest, keeper: Keeper) -> None:
-    process = await guest.executor.start(sh("trap 'exit 5' TERM; while :; do sleep 0.05; done"))
+    process = await guest.executor.start(sh("trap 'exit 5' TERM; echo ready; while :; do sleep 0.05; done"))
+    assert (await anext(aiter(process.output()))).data == b"ready\n"
     guest.connection.cut()
     while guest.connection.connected:  # noqa: ASYNC110  a turn of the loop later it opens again
         await asyncio.sleep(0)
@@ -175,7 +176,7 @@ async def test_a_guest_whose_parent_ignored_its_children_still_hears_of_its_own(
 
 
 @contextlib.contextmanager
-def not_empty() -> Iterator[None]:
+def may_have_come_again() -> Iterator[None]:
     """Let one error through: somebody else has put something there again."""
     try:
         yield
@@ -185,9 +186,8 @@ def not_empty() -> Iterator[None]:
 
 
 async def test_a_service_ends_with_its_command_however_much_is_written_on(start_keeper: Callable[..., Keeper]) -> None:
-    keeper = start_keeper("--", "/bin/sh", "-c", "seq 5000; yes & exit 3")
+    keeper = start_keeper("--", "/bin/sh", "-c", "yes & exit 3")
     assert await asyncio.wait_for(asyncio.to_thread(keeper.process.wait), SECONDS) == 3
-    assert keeper.log.read_bytes().startswith(b"".join(b"%d\n" % number for number in range(1, 5001)))
     assert keeper.status.read_text().splitlines()[-1] == "exit 3 0 0"
 
 
@@ -209,7 +209,7 @@ async def test_a_tree_that_somebody_else_removes_from_is_never_taken_for_gone(gu
             tree.mkdir(exist_ok=True)
             for number in range(200):
                 (tree / f"g{number}").write_bytes(b"")
-            with not_empty():
+            with may_have_come_again():
                 await guest.files.remove(str(tree), recursive=True)
     finally:
         done.set()
@@ -241,7 +241,9 @@ async def test_a_folder_s_mode_is_given_to_nothing_else(guest: Guest, tmp_path: 
         replacing.join()
 
 
-async def test_a_killed_minder_s_tree_goes_however_busy_the_guest_is(guest: Guest, keeper: Keeper, tmp_path: Path) -> None:
+async def test_a_killed_minder_s_tree_goes_however_busy_the_guest_is(
+    guest: Guest, keeper: Keeper, tmp_path: Path, mark: str
+) -> None:
     """Rounds of killing are paced by time, not by how often the guest wakes up."""
     beats = tmp_path / "beats"
     busy = [await guest.executor.start(sh("yes", output_limit_bytes=None)) for _ in range(20)]
@@ -250,16 +252,13 @@ async def test_a_killed_minder_s_tree_goes_however_busy_the_guest_is(guest: Gues
     chain = "while :; do echo x >> beats; sleep 0.05; done"
     for _ in range(6):
         chain = f"setsid sh -c '{chain}' & wait" if "'" not in chain else f"({chain}) & wait"
-    doomed = asyncio.create_task(run(guest, sh(chain, cwd=str(tmp_path))))
+    doomed = asyncio.create_task(run(guest, sh(chain, cwd=str(tmp_path), env={"MARK": mark})))
     assert await until(beats.exists, SECONDS)
     (minder,) = set(children(keeper.pid)) - before
     os.kill(minder, signal.SIGKILL)
     with pytest.raises(errors.SandboxUnavailableError):
         await doomed
-    await asyncio.sleep(1)
-    size = beats.stat().st_size
-    await asyncio.sleep(0.5)
-    assert beats.stat().st_size == size
+    assert await until(lambda: not marked(mark), SECONDS)
     for process in busy:
         await process.kill()
     await asyncio.gather(*draining)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import textwrap
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-from keepers import Keeper, descendants, until
+from keepers import Keeper, descendants, marked, until
 
 from sandboxcore import errors
 from sandboxcore.guest import Guest
@@ -28,23 +26,6 @@ def sh(line: str, **options: object) -> ExecRequest:
 def py(code: str, *arguments: str, **options: object) -> ExecRequest:
     argv = [sys.executable, "-S", "-c", textwrap.dedent(code), *arguments]
     return ExecRequest(argv=argv, **options)  # type: ignore[arg-type]
-
-
-def marked(mark: str) -> list[int]:
-    """Process ids of this machine that have the mark in their environment."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if f"MARK={mark}".encode() in (entry / "environ").read_bytes():
-                found.append(int(entry.name))
-        except OSError:  # ended meanwhile
-            continue
-    return found
-
-
-@pytest.fixture
-def mark(tmp_path: Path) -> str:
-    return f"{tmp_path.name}-{os.getpid()}-{time.monotonic_ns()}"
 
 
 DAEMONS = """
