@@ -25,6 +25,20 @@ WRITTEN = {
     "of a named template": '{{ define "id" }}{{ .Values.meta.id | quote }}{{ end }}{{ include "id" . | nindent 2 }}',
     "where there is none": '{{ if .Values.meta.id }}{{ .Values.meta.id | default "x" | quote }}{{ end }}',
     "by tpl": "{{ tpl (toYaml .Values.meta) . | nindent 2 }}",
+    "of all values": '{{ $all := .Values }}{{ if eq $all.mode "x" }}{{ $all.meta.id | quote }}{{ end }}',
+    "of all copied": '{{ $all := deepCopy $.Values }}{{ if eq $all.mode "x" }}{{ end }}{{ deepCopy .Values.meta | toYaml }}',
+    "within all values": '{{ with .Values }}{{ if eq .mode "x" }}{{ .meta.id | quote }}{{ end }}{{ else }}{{ .x }}{{ end }}',
+    "by all values": (
+        '{{ include "a" .Values }}{{ define "a" }}{{ if eq $.mode "x" }}{{ include "id" . | nindent 2 }}{{ end }}{{ end }}'
+        '{{ define "id" }}{{ .meta.id | quote }}{{ end }}'
+    ),
+    "by another root": (
+        '{{ include "a" (dict "Values" $.Values "port" .port "Chart" .Chart) | quote }}'
+        '{{ define "a" }}{{ if eq .Values.mode "x" }}{{ .Values.meta.id }}{{ end }}{{ end }}'
+    ),
+    "by name": '{{ index .Values "meta" "id" | quote }}{{ get .Values.meta `id` | quote }}{{ index .Values "a-b" "c" | upper }}',
+    "in a mapping": '{{ toYaml (dict "id" .Values.meta.id) }}{{ toYaml (default dict .Values.meta) }}',
+    "whether there is one": '{{ if and (hasKey .Values "mode") (not (hasKey .Values.meta "id")) }}{{ end }}',
     "beside conditions": '{{ .Values.meta.id | quote }}{{ if and (eq .Values.mode "x") (has "y" .Values.meta.all) }}{{ end }}',
     "beside names": '{{ .Values.meta.id | quote }}{{ printf "%s-web" (include "full" .) | trunc 63 | trimSuffix "-" }}',
     "beside the standard": '{{ .Values.meta.id | quote }}{{ if contains .Chart.Name .Release.Name }}{{ end }}{{ lower "{{" }}',
@@ -37,6 +51,38 @@ MORE = {
     "within": '{{ with .Values.meta }}{{ if eq .id "x" }}{{ end }}{{ end }}',
     "of a variable": '{{ $m := .Values.meta }}{{ if eq $m.id "x" }}{{ end }}',
     "of all values": '{{ $all := .Values }}{{ if eq $all.meta.id "x" }}{{ end }}',
+    "of all copied": '{{ $all := deepCopy .Values }}{{ if eq $all.meta.id "x" }}{{ end }}',
+    "of a second name": '{{ $a := .Values }}{{ $b := $a }}{{ with $b }}{{ if eq .meta.id "x" }}{{ end }}{{ end }}',
+    "within all values": '{{ with .Values }}{{ if eq .meta.id "x" }}{{ end }}{{ end }}',
+    "of all values one by one": '{{ $all := .Values }}{{ range $all }}{{ if eq .id "x" }}{{ end }}{{ end }}',
+    "of all values' text": '{{ $all := .Values }}{{ if contains "x" (toYaml $all) }}{{ end }}',
+    "put into all values": '{{ $all := .Values }}{{ $_ := set $all "mode" $all.meta }}',
+    "merged": '{{ $_ := merge .Values.other .Values.meta }}{{ if eq .Values.other.id "x" }}{{ end }}',
+    "by all values": '{{ include "is" .Values }}{{ define "is" }}{{ if eq .meta.id "x" }}{{ end }}{{ end }}',
+    "by all values' dollar": (
+        '{{ include "is" .Values }}{{ define "is" }}{{ with .x }}{{ if eq $.meta.id "x" }}{{ end }}{{ end }}{{ end }}'
+    ),
+    "by all values further on": (
+        '{{ with .Values }}{{ include "far" . }}{{ end }}{{ define "far" }}{{ include "is" $ }}{{ end }}'
+        '{{ define "is" }}{{ if eq .meta.id "x" }}{{ end }}{{ end }}'
+    ),
+    "by all values under another name": (
+        '{{ include "is" (dict "v" .Values) }}{{ define "is" }}{{ if eq .v.meta.id "x" }}{{ end }}{{ end }}'
+    ),
+    "by another root": (
+        '{{ include "is" (dict "Values" .Values) }}{{ define "is" }}{{ if eq .Values.meta.id "x" }}{{ end }}{{ end }}'
+    ),
+    "of a named template as a key": (
+        '{{ $d := dict (include "id" .) "x" }}{{ if $d.hard }}{{ end }}{{ define "id" }}{{ .Values.meta.id }}{{ end }}'
+    ),
+    "by another root's text": '{{ if contains "x" (toYaml (dict "Values" .Values "a" (include "a" .))) }}{{ end }}',
+    "by name": '{{ if eq (index .Values "meta" "id") "x" }}{{ end }}',
+    "by the root and name": '{{ if eq (get (index $ "Values" "meta") "id") "x" }}{{ end }}',
+    "looked up by a pipe": '{{ .Values.meta.id | index .Values "flags" }}',
+    "looked up further": '{{ index .Values "flags" .Values.meta.id }}',
+    "asked for as a key": "{{ if hasKey .Values.flags .Values.meta.id }}{{ end }}",
+    "as a key": '{{ $d := dict .Values.meta.id "x" }}{{ if $d.hard }}{{ end }}',
+    "as a second key": '{{ if (dict "a" 1 .Values.meta.id "x").hard }}{{ end }}',
     "one by one": '{{ range $key, $value := .Values.meta }}{{ if eq $value "x" }}{{ end }}{{ end }}',
     "of a named template": '{{ if eq (include "id" .) "x" }}{{ end }}{{ define "id" }}{{ .Values.meta.id }}{{ end }}',
     "of a far one": (
@@ -56,6 +102,8 @@ MORE = {
     "as helm's own": "helm.sh/hook: {{ .Values.meta.id | quote }}",
     "in tpl": '{{ tpl (printf "{{ if eq %q `x` }}{{ end }}" .Values.meta.id) . }}',
     "for tpl to see": "{{ tpl .Values.text .Values.meta }}",
+    "for tpl to see as the dot": "{{ with .Values.meta }}{{ tpl $.Values.text . }}{{ end }}",
+    "for tpl to see with all": "{{ with .Values }}{{ tpl .text . }}{{ end }}",
     "below": '{{ if eq .Values.id "x" }}{{ end }}',
     "unreadable": "{{ .Values.meta.id | quote }} {{ if",
 }
