@@ -572,3 +572,16 @@ async def test_a_watch_that_ends_wakes_all() -> None:
     for task in (by_name, by_label):
         with pytest.raises(ApiError, match="no right"):
             await task
+
+
+async def test_a_server_that_never_says_whether_it_is_ready_is_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the first refusal takes its time."""
+    monkeypatch.setattr("sandboxcore_kubernetes._transport._SILENCE", 0.2)
+    server = _Starting(403, _NO_RIGHT, 1000)
+    async with _connected(server, tmp_path) as cluster:
+        with pytest.raises(ApiError, match="cannot delete"):
+            await cluster.request("DELETE", _PATH)
+        server.asked.clear()
+        with pytest.raises(ApiError, match="cannot delete"):
+            await cluster.request("DELETE", _PATH)
+    assert server.asked == [f"DELETE {_PATH}", "GET /readyz", f"DELETE {_PATH}"]

@@ -24,6 +24,8 @@ __all__ = ("Transport",)
 _PAGE = 500
 _BACKOFF = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 _CLOSING = 2.0
+#: Seconds after which a server that does not say whether it is ready is taken for one that never says so to this user.
+_SILENCE = 10.0
 #: Who refuses: the admission plugins of a server that starts, which are asked before anything is done.
 _STARTS = re.compile(r"not yet ready to handle request")
 #: Who refuses: the authorizer, for it knows no such right.
@@ -43,6 +45,8 @@ class Transport:
         self._clock: tuple[float, float] | None = None
         #: Streams whose connection is there, also those that are closing.
         self.streams: set[ChannelStream] = set()
+        #: Since when the server does not say whether it is ready (monotonic).
+        self._silent_since: float | None = None
         #: How many requests were sent, watches and streams included.
         self.requests = 0
 
@@ -118,9 +122,8 @@ class Transport:
         import aiohttp
 
         access = self._access
-        headers = (
-            [] if refusal.status == 401 else await access.headers()
-        )  # with credentials that it does not know it says nothing
+        # With credentials that it does not know it says nothing.
+        headers = [] if refusal.status == 401 else await access.headers()
         self.requests += 1
         try:
             async with access.session.get(
@@ -129,7 +132,12 @@ class Transport:
                 timeout=aiohttp.ClientTimeout(total=self._config.request_timeout),
                 **access.arguments(),
             ) as response:
-                return response.status not in (403, 429, 500, 503)
+                if response.status != 403:
+                    self._silent_since = None
+                    return response.status not in (429, 500, 503)
+                # Some clusters never tell everybody: then it is the first refusal that takes its time, and no other.
+                self._silent_since = self._silent_since or time.monotonic()
+                return time.monotonic() - self._silent_since > _SILENCE
         except Exception as error:
             connection_error(error)
             return False
