@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -20,6 +20,8 @@ from sandboxcore import (
     Session,
     UsageError,
 )
+from sandboxcore._lease import LeaseKeeper
+from sandboxcore.values import EnvironmentRef
 
 SPEC = EnvironmentSpec(services={"a": ServiceSpec(), "b": ServiceSpec()})
 POINTS = ("begin", "created:a", "created:b", "ready", "end")
@@ -427,3 +429,31 @@ async def test_many_of_nothing_and_a_limit_of_none(session: Session) -> None:
     assert [outcome async for outcome in session.provision_many([])] == []
     with pytest.raises(UsageError, match="max_in_flight"):
         await anext(session.provision_many([None], max_in_flight=0))
+
+
+async def test_what_is_dropped_is_renewed_by_nobody_from_then_on() -> None:
+    """Also not by a round that is on its way, which would undo what is claimed next."""
+    entered, free = asyncio.Event(), asyncio.Event()
+
+    async def renew(refs: Sequence[EnvironmentRef], lease: float) -> None:
+        entered.set()
+        await free.wait()
+
+    async def find_mine() -> Sequence[EnvironmentRef]:
+        return ()
+
+    keeper = LeaseKeeper(renew, find_mine)
+    keeper.claim("e", 0.03)
+    keeper.ready(
+        EnvironmentRef(
+            backend="b", environment_id="e", run_id="r", owner="", created_at=0.0, expires_at=0.0, default="", sandboxes=()
+        )
+    )
+    await entered.wait()
+    keeper.drop("e")
+    settled = asyncio.create_task(keeper.settled())
+    await asyncio.sleep(0.05)
+    assert not settled.done()
+    free.set()
+    await settled
+    await keeper.aclose()
