@@ -14,6 +14,8 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from sandboxcore_helm._helm import Helm
+from sandboxcore_helm._release import Release
 
 from sandboxcore import EnvironmentSpec, Session
 from sandboxcore.errors import SpecError, UsageError
@@ -149,6 +151,25 @@ async def test_the_reason_for_running_helm_is_told(place: Place, own: Own, tmp_p
     with pytest.raises(UsageError, match="can't be rendered once"):
         async with place.session(engine="render-once") as session:
             await session.provision(own(random))
+    assert place.objects() == set()
+
+
+async def test_helm_installs_what_only_speaks_of_hooks_before_the_install(
+    place: Place, own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed: list[str] = []
+    install = Helm.install
+
+    async def noted(self: Helm, name: str, *args: Any, **options: Any) -> Release:
+        installed.append(name)
+        return await install(self, name, *args, **options)
+
+    monkeypatch.setattr(Helm, "install", noted)
+    chart = write_chart(tmp_path, BARE_POD, files={"README.md": "It has no pre-install hooks."})
+    async with place.session(engine="helm") as session:
+        for spec in (own(chart), own(chart, values={"prompt": "Write a pre-install hook."})):
+            async with session.environment(spec) as environment:
+                assert installed.pop() == environment.ref.data["release"]
     assert place.objects() == set()
 
 

@@ -300,6 +300,22 @@ async def test_a_namespace_without_its_account_is_waited_for_most_of_a_minute_an
     assert paused == []
 
 
+async def test_a_charts_namespace_comes_before_what_is_in_it_and_pods_come_last() -> None:
+    made: list[str] = []
+
+    async def create(body: dict[str, Any], *, field_manager: str) -> dict[str, Any]:
+        for _ in range(3 if body["kind"] == "Namespace" else 1):
+            await asyncio.sleep(0)
+        made.append(body["kind"])
+        return body
+
+    cluster = Mock(create=create, resource=AsyncMock())
+    kinds = ("Pod", "ConfigMap", "Namespace", "Service")
+    bodies = [{"apiVersion": "v1", "kind": kind, "metadata": {"name": "x"}} for kind in kinds]
+    await Creator(cluster).post_all(bodies, "n")
+    assert made == ["Namespace", "ConfigMap", "Service", "Pod"]
+
+
 def _created(refused: bool, said: str) -> dict[str, Any]:
     if refused:
         raise ApiError(said, status=403, reason="Forbidden")

@@ -107,13 +107,13 @@ class Creator:
             tries += 1
 
     async def post_all(self, bodies: Sequence[Mapping[str, Any]], namespace: str) -> None:
-        """Create objects, those that make pods last; the first refusal ends it.
+        """Create objects, namespaces first and those that make pods last; the first refusal ends it.
 
         Raises:
             ProvisionError: The server refuses an object; the message names it.
         """
-        for makes_pods in (False, True):
-            group = [body for body in bodies if (body["kind"] in WORKLOADS) is makes_pods]
+        for turn in range(3):
+            group = [body for body in bodies if _turn(body) == turn]
             await together(self._post_one(body, namespace) for body in group)
 
     async def _post_one(self, body: Mapping[str, Any], namespace: str) -> None:
@@ -127,6 +127,10 @@ class Creator:
             await self.post(placed)
         except ApiError as error:
             raise refusal(error, f"{body['kind']} {name!r} could not be created") from error
+
+
+def _turn(body: Mapping[str, Any]) -> int:
+    return 0 if body["kind"] == "Namespace" else 2 if body["kind"] in WORKLOADS else 1
 
 
 def _pauses(error: ApiError) -> Sequence[float]:

@@ -322,7 +322,13 @@ class Making:
         self._engine = "helm"
         early_hooks = chart.scan.early_hooks or early_hooks_in(plan.values_for(name))
         if early_hooks and not chart.scan.definitions:
-            return await self._rendered(chart, plan, identity)
+            release = await self._rendered(chart, plan, identity)
+            if hooks_at(release.hooks, "pre-install"):
+                secret = await self._take_name(identity, release)
+                if secret is None:
+                    raise _taken(identity)
+                return identity, release, objects_of(release.manifest), secret
+            early_hooks = False
         self._own_hooks = not early_hooks
         labels = self._record_labels(identity)
         self._ran_helm = True
@@ -348,18 +354,13 @@ class Making:
         )
         return identity, release, objects_of(release.manifest), None
 
-    async def _rendered(self, chart: Chart, plan: Plan, identity: Identity) -> _Made:
-        """Have helm render the release under its own name, and write its record."""
+    async def _rendered(self, chart: Chart, plan: Plan, identity: Identity) -> Release:
+        """Have helm render the release under its own name."""
+        values = plan.values_for(identity.release)
         try:
-            release = await self._tools.helm.dry_run(
-                identity.release, str(chart.path), plan.values_for(identity.release), labels={}
-            )
+            return await self._tools.helm.dry_run(identity.release, str(chart.path), values, labels={})
         except HelmFailedError as failure:
             raise helm_error(failure, f"release {identity.release!r} of chart {chart.scan.name!r}") from None
-        secret = await self._take_name(identity, release)
-        if secret is None:
-            raise _taken(identity)
-        return identity, release, objects_of(release.manifest), secret
 
     # -- until it is ready
 
