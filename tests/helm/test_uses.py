@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from sandboxcore_helm._charts import BUILT_IN, Chart
 from sandboxcore_helm._differing import of_place, of_text
 from sandboxcore_helm._plan import Plan
-from sandboxcore_helm._scan import scan_chart
+from sandboxcore_helm._prover import Prover
+from sandboxcore_helm._scan import scan_chart, value_sources
 from sandboxcore_helm._uses import Source, more_than_written
 
 from .charts import BARE_POD, write_chart
@@ -131,9 +134,8 @@ def test_what_tpl_brings_is_followed() -> None:
 
 
 def _place(chart: Path, *path: str, **values: object) -> str:
-    plan = Plan(chart=str(chart), version=None, repo=None, values=values, varying=((path, "x"),), release=None)
     found = Chart(path=chart, scan=scan_chart(chart), built_in=chart == BUILT_IN)
-    return of_place(path, found, plan)
+    return of_place(path, found, value_sources(values))
 
 
 def test_templates_in_values_are_read(tmp_path: Path) -> None:
@@ -149,6 +151,47 @@ def test_templates_in_values_are_read(tmp_path: Path) -> None:
     files = {"part.tmpl": '{{ if eq .Values.id "x" }}{{ end }}'}
     chart = write_chart(tmp_path, {**BARE_POD, "x.yaml": '{{ tpl (.Files.Get "part.tmpl") . }}'}, files=files)
     assert "part.tmpl:1" in _place(chart, "id")
+
+
+@pytest.mark.parametrize(
+    ("template", "read"),
+    [
+        ('{{/* see _helpers.tpl */}}{{ .Files.Get "README.md" }}{{ .Values.tpl }}{{ include "tpl" . }}', set()),
+        ('{{ tpl (.Files.Get "files/a.txt") . }}', {"files/a.txt"}),
+        (
+            '{{ range $path, $_ := .Files.Glob "files/*" }}{{ tpl ($.Files.Get $path) $ }}{{ end }}',
+            {"files/a.txt", "files/b.txt"},
+        ),
+        ('{{ tpl ((.Files.Glob "*.md").AsConfig) . }}', {"README.md", "files/a.txt", "files/b.txt"}),
+        ("{{ tpl (.Files.Get .Values.name) . }}", {"README.md", "files/a.txt", "files/b.txt"}),
+        ('{{ $x := "README.md" }}{{ tpl (.Files.Get $x) . }}', {"README.md", "files/a.txt", "files/b.txt"}),
+        ('{{ $f := index . "Files" }}{{ tpl ($f.Get "README.md") . }}', {"README.md", "files/a.txt", "files/b.txt"}),
+    ],
+)
+def test_files_are_read_that_tpl_may_get(tmp_path: Path, template: str, read: set[str]) -> None:
+    files = {"README.md": "Write {{ now or {{ if", "files/a.txt": "{{ .Values.id }}", "files/b.txt": "{{ .Values.id }}"}
+    scan = scan_chart(write_chart(tmp_path, {"x.yaml": template}, files=files))
+    assert {source.name for source in scan.sources} - {"templates/x.yaml"} == read
+
+
+def test_places_are_read_once_for_all_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where one of the values that differ has to be rendered, which makes each release one of its own kind."""
+    asked: list[tuple[str, ...]] = []
+
+    def noted(path: tuple[str, ...], chart: Chart, values: Sequence[Source]) -> str:
+        asked.append(path)
+        return of_place(path, chart, values)
+
+    monkeypatch.setattr("sandboxcore_helm._prover.of_place", noted)
+    chart = Chart(path=tmp_path, scan=scan_chart(write_chart(tmp_path, {"x.yaml": '{{ if eq .Values.a "x" }}{{ end }}'})))
+    prover = Prover(Mock(), "n")
+    for index in range(3):
+        varying = ((("a",), f"a {index}"), (("b",), f"b {index}"))
+        plan = Plan(chart="x", version=None, repo=None, values={}, varying=varying, release=None)
+        unfit = prover.to_be_rendered(chart, plan)
+        assert list(unfit) == [("a",)]
+        assert prover.to_be_rendered(chart, plan.fixed(unfit)) == {}
+    assert asked == [("a",), ("b",)]
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ._config import LABEL_VALUE
-from ._scan import value_sources
 from ._uses import more_than_written
 
 if TYPE_CHECKING:
     from ._charts import Chart
-    from ._plan import Path_, Plan
+    from ._plan import Path_
     from ._uses import Source
 
 __all__ = ("of_place", "of_text", "sort_of_text")
@@ -49,8 +48,12 @@ def of_text(chart: Chart, path: Path_, text: str) -> str:
     return ""
 
 
-def of_place(path: Path_, chart: Chart, plan: Plan) -> str:
-    """Say why texts of this place in the values can't be put into a rendering of the chart; empty: they can."""
+def of_place(path: Path_, chart: Chart, values: Sequence[Source]) -> str:
+    """Say why texts of this place in the values can't be put into a rendering of the chart; empty: they can.
+
+    Args:
+        values: The templates in the values.
+    """
     known = chart.built_in and path[0].startswith(_ONLY_WRITTEN)
     where = ".".join(path)
     if any(key.startswith("helm.sh/") for key in path):
@@ -60,7 +63,7 @@ def of_place(path: Path_, chart: Chart, plan: Plan) -> str:
     for name, schema in chart.scan.schemas.items():
         if not known and any(not _takes_any(schema, path[start:]) for start in range(len(path))):
             return f"{name}: may refuse some texts for {where}"
-    return more_than_written(path, (*_sources(chart, known), *value_sources(plan.values)))
+    return more_than_written(path, (*_sources(chart, known), *values))
 
 
 def _sources(chart: Chart, known: bool) -> list[Source]:

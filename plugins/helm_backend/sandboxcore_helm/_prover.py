@@ -12,13 +12,14 @@ from ._helm import HelmFailedError, helm_error
 from ._markers import NAMES, TEXTS, own_name
 from ._pattern import Pattern
 from ._proof import Marked, NotProvenError, prove
-from ._scan import scan_values, value_words
+from ._scan import scan_values, value_sources, value_words
 from ._together import together
 
 if TYPE_CHECKING:
     from ._charts import Chart
     from ._helm import Helm
     from ._plan import Path_, Plan
+    from ._uses import Source
 
 __all__ = ("Prover",)
 
@@ -36,8 +37,8 @@ class Prover:
         self._namespace = namespace
         self._patterns: dict[str, asyncio.Future[Pattern]] = {}
         self._asked: dict[str, int] = {}
-        #: By kind of release: why the values at a place can't be left open, empty where they can.
-        self._places: dict[str, dict[Path_, str]] = {}
+        #: By chart, place, and templates in values: why the values there can't be left open, empty where they can.
+        self._places: dict[tuple[str, bool, Path_, tuple[Source, ...]], str] = {}
 
     async def pattern(self, chart: Chart, plan: Plan, *, alone: bool) -> Pattern:
         """Return the pattern of releases like this one, proven now or before.
@@ -73,11 +74,15 @@ class Prover:
         """Map the places of those values that no pattern can leave open to the reason."""
         if not plan.varying:
             return {}
-        key = self.kind(chart, plan)
-        if key not in self._places:
-            self._places[key] = {path: of_place(path, chart, plan) for path, _ in plan.varying}
-        reasons = {path: of_text(chart, path, text) or self._places[key][path] for path, text in plan.varying}
+        sources = tuple(value_sources(plan.values))
+        reasons = {path: of_text(chart, path, text) or self._of_place(path, chart, sources) for path, text in plan.varying}
         return {path: reason for path, reason in reasons.items() if reason}
+
+    def _of_place(self, path: Path_, chart: Chart, sources: tuple[Source, ...]) -> str:
+        key = (chart.scan.digest, chart.built_in, path, sources)
+        if key not in self._places:
+            self._places[key] = of_place(path, chart, sources)
+        return self._places[key]
 
     def words(self, chart: Chart, plan: Plan) -> set[str]:
         """List words that the release's name must not have in it."""

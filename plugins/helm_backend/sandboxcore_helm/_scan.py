@@ -16,7 +16,7 @@ import yaml
 from sandboxcore.errors import UsageError
 
 from ._goyaml import load
-from ._uses import Source
+from ._uses import Source, calls_tpl
 
 __all__ = ("ChartScan", "early_hooks_in", "scan_chart", "scan_values", "stamp", "value_sources", "value_words")
 
@@ -30,6 +30,10 @@ _COMMENT = re.compile(r"\A\s*/\*.*\*/\s*\Z", re.DOTALL)
 _LITERAL = re.compile(r"[\"`]([^\"`\n]*)[\"`]")
 _WORD = re.compile(r"[a-z0-9]{2,8}")
 _TEMPLATE = re.compile(r"(^|/)templates/")
+#: The chart's own files, and where it is plain which: what their names begin with, or a variable.
+_FILES = re.compile(
+    r"\.Files\b(?:\.(?:Get|GetBytes|Lines|Glob)\s+(?:[\"`](?P<name>[^\"`*?\[{\\]*)[^\"`]*[\"`]|\$(?P<variable>\w+)))?|[\"`]Files[\"`]"
+)
 _EARLY = "pre-install"
 _MAX_FILE_BYTES = 8 << 20
 
@@ -119,12 +123,27 @@ def scan_chart(path: Path) -> ChartScan:
 
 
 def _rendered(files: Mapping[str, bytes]) -> set[str]:
-    """Name the files that are rendered: the templates, and all where a template may hand files to ``tpl``."""
+    """Name the files that are rendered: the templates, and what a template may hand to ``tpl`` of the chart's own files."""
     templates = {name for name in files if _TEMPLATE.search(name)}
-    text = b"".join(files[name] for name in templates)
-    if b".Files" not in text or b"tpl" not in text:
+    texts = [files[name].decode(errors="replace") for name in sorted(templates)]
+    if not any(map(calls_tpl, texts)):
         return templates
-    return templates | {name for name, data in files.items() if b"{{" in data and not name.endswith(".tgz")}
+    begun = {beginning for text in texts for beginning in _file_names(text)}
+    others = {name for name, data in files.items() if b"{{" in data and not name.endswith(".tgz")}
+    return templates | {name for name in others if any(f"/{beginning}" in f"/{name}" for beginning in begun)}
+
+
+def _file_names(text: str) -> Iterator[str]:
+    """List what the names of files begin with that a template takes; empty: any may be taken."""
+    for found in _FILES.finditer(text):
+        variable = found["variable"]
+        if variable is None:
+            yield found["name"] or ""
+            continue
+        # The names that a glob found are as good as the glob.
+        ranged = re.findall(rf"\brange\s+\${variable}\s*,\s*\$\w+\s*:=\s*\$?\w*\.Files\.Glob\s", text)
+        if not ranged or len(ranged) != len(re.findall(rf"\${variable}\b\s*(?:,\s*\$\w+\s*)?:?=|,\s*\${variable}\b", text)):
+            yield ""
 
 
 def _mapping(data: bytes, name: str) -> dict[str, Any]:

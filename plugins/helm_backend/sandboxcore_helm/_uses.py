@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-__all__ = ("Source", "more_than_written")
+__all__ = ("Source", "calls_tpl", "more_than_written")
 
 _ACTION = re.compile(
     r"\{\{-?((?:/\*.*?\*/|\"(?:\\.|[^\"\\\n])*\"|`[^`]*`|'(?:\\.|[^'\\\n])+'|[^\"`'])*?)-?\}\}",
@@ -129,6 +129,12 @@ def more_than_written(path: Sequence[str], sources: Iterable[Source]) -> str:
             return f"{source.name}: has template actions that can't be followed"
         read.append((source, actions))
     return _Following(path).through(read)
+
+
+def calls_tpl(text: str) -> bool:
+    """Tell whether a template may hand something to ``tpl``."""
+    actions = _actions(text)
+    return actions is None or any("tpl" in _WORD.findall(action.body) for action in actions)
 
 
 @functools.lru_cache(maxsize=512)
