@@ -9,15 +9,19 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sandboxcore_helm._hookrun as hookrun
 import sandboxcore_helm._removal as removal
+from sandboxcore_kubernetes.cluster import Cluster
+from sandboxcore_kubernetes.errors import ApiError
 
 from sandboxcore import EnvironmentSpec
 from sandboxcore.environment import Environment
 from sandboxcore.errors import ProvisionError, SandboxError
 
-from .charts import BARE_POD, config_map, hook_job, write_chart
+from .charts import BARE_POD, config_map, hook_job, pod, write_chart
 from .conftest import Place
 
 #: Helm programs and pods are slow on a machine that is busy with other tests.
@@ -119,6 +123,80 @@ async def test_a_hook_of_the_deletion_that_fails_keeps_nothing(
             await environment.destroy()
         assert "what-it-said" in caplog.text
         assert place.objects("jobs,configmaps,secrets") == set()
+
+
+def _hooks_that_ran(place: Place, part: str) -> set[str]:
+    """Name the Jobs with this in their names that the cluster has seen, though they may be gone."""
+    events = json.loads(place.kubectl("get", "events", "-o", "json"))["items"]
+    jobs = [event["involvedObject"]["name"] for event in events if event["involvedObject"]["kind"] == "Job"]
+    return {name for name in jobs if part in name}
+
+
+@pytest.mark.parametrize("engine", ["render-once", "helm"])
+async def test_what_was_never_whole_goes_without_hooks(place: Place, own: Own, tmp_path: Path, engine: str) -> None:
+    """They may need what there is not, as this image, and would only make the error come late."""
+    hooks = {f"{event}.yaml": hook_job(f"bye-{engine}", event, "sleep infinity") for event in ("pre-delete", "post-delete")}
+    bad = pod(image="sandboxcore.test/no-such-image:1")
+    async with place.session(engine=engine) as session:
+        with pytest.raises(ProvisionError, match="no-such-image"):
+            await session.provision(own(write_chart(tmp_path, {"pod.yaml": bad, **hooks})))
+    assert _hooks_that_ran(place, f"bye-{engine}") == set()
+    assert place.objects() == set()
+
+
+async def test_what_a_dead_client_never_finished_goes_without_hooks(place: Place, own: Own, tmp_path: Path) -> None:
+    chart = write_chart(tmp_path, {**BARE_POD, "bye.yaml": hook_job("bye", "pre-delete", "sleep infinity")})
+    async with place.session(engine="render-once") as session:
+        environment = await session.provision(own(chart))
+        release = environment.ref.data["release"]
+        place.kubectl("label", "--overwrite", "secret", f"sh.helm.release.v1.{release}.v1", "status=pending-install")
+    assert _hooks_that_ran(place, release) == set()
+    assert place.objects() == set()
+
+
+@pytest.mark.parametrize("event", ["pre-delete", "post-delete"])
+async def test_a_hook_of_one_holds_no_others(
+    place: Place, own: Own, busybox: EnvironmentSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, event: str
+) -> None:
+    monkeypatch.setattr(hookrun, "_DELETE_HOOKS_SECONDS", 100.0)
+    hooked = own(write_chart(tmp_path, {**BARE_POD, "bye.yaml": hook_job("bye", event, "sleep infinity")}))
+    async with place.session(engine="render-once") as session:
+        made = [await session.provision(spec) for spec in (hooked, busybox, busybox)]
+        hanging, *others = [asyncio.ensure_future(one.destroy()) for one in made]
+        await asyncio.gather(*others)
+        job = f"job.batch/{made[0].ref.data['release']}-bye"
+        while job not in place.objects("jobs"):  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+        assert not hanging.done()
+        place.kubectl("delete", job)
+        await hanging
+        assert place.objects() == set()
+
+
+async def test_what_stands_against_one_kind_is_asked_once_and_holds_no_others(
+    place: Place, own: Own, busybox: EnvironmentSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for the reaper, whose rights are not enough for what some charts have."""
+    deletions: list[Any] = []
+    real = Cluster.delete_collection
+
+    async def refusing(self: Cluster, kind: str, **options: Any) -> None:
+        deletions.append(kind)
+        if kind == "v1/ConfigMap":
+            raise ApiError("configmaps is forbidden: you may not", status=403, reason="Forbidden")
+        await real(self, kind, **options)
+
+    chart = own(write_chart(tmp_path, {**BARE_POD, "map.yaml": config_map("{{ .Release.Name }}-map")}))
+    async with place.session(engine="render-once") as session:
+        made = [await session.provision(spec) for spec in (chart, chart, busybox)]
+        with monkeypatch.context() as patched:
+            patched.setattr(Cluster, "delete_collection", refusing)
+            outcomes = await asyncio.gather(*(one.destroy() for one in made), return_exceptions=True)
+        assert ["you may not" in str(outcome) for outcome in outcomes] == [True, True, False]
+        assert deletions.count("v1/ConfigMap") == deletions.count("v1/Pod") == 1
+        assert {one.id for one in await session.find()} == {one.id for one in made[:2]}
+        assert place.objects("pods") == set()
+    assert place.objects() == set()
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,6 +29,7 @@ Kind = str
 
 #: Events whose hooks this library runs, under the environment's label.
 _OWN_EVENTS = frozenset(("pre-install", "post-install", "pre-delete", "post-delete"))
+_DELETE_EVENTS = frozenset(("pre-delete", "post-delete"))
 
 
 class Named(NamedTuple):
@@ -61,6 +64,7 @@ class Named(NamedTuple):
 class Claims(NamedTuple):
     """A StatefulSet's volume claims, which neither Kubernetes nor Helm deletes."""
 
+    environment: str
     owner: str
     templates: tuple[str, ...]
     selector: str
@@ -82,16 +86,18 @@ class Doomed:
     namespace: str
     #: Releases to their environments.
     releases: dict[str, str] = field(default_factory=dict)
-    #: Kinds of objects that carry the label of an environment.
-    kinds: set[Kind] = field(default_factory=set)
+    #: Kinds of objects that carry the label of an environment, to the environments that have some.
+    kinds: defaultdict[Kind, set[str]] = field(default_factory=lambda: defaultdict(set))
     named: set[Named] = field(default_factory=set)
     #: Those of them that lists have shown, and those that are there.
     listed: set[Named] = field(default_factory=set)
     there: dict[Named, dict[str, Any]] = field(default_factory=dict)
     claims: list[Claims] = field(default_factory=list)
-    #: Whether some of the pods are made by controllers, and carry the release's label only.
-    controllers: bool = False
+    #: Environments of which some pods are made by controllers, and carry the release's label only.
+    controllers: set[str] = field(default_factory=set)
     departing: dict[str, Departing] = field(default_factory=dict)
+    #: Environments to what first stood against theirs going.
+    failed: dict[str, Exception] = field(default_factory=dict)
     #: Environments to what was left of them when each was looked at last.
     left: dict[str, list[str]] = field(default_factory=dict)
 
@@ -105,26 +111,34 @@ class Doomed:
         labels = body["metadata"].get("labels") or {}
         return labels.get(ENVIRONMENT_ID) or self.releases.get(labels.get(INSTANCE, ""), "")
 
-    def of(self, releases: Collection[str]) -> Doomed:
-        """Select what hooks of some of the releases may have made."""
-        chosen = {release: name for release, name in self.releases.items() if release in releases}
-        hooks = {one for one in self.named if one.is_hook and one.release in releases}
+    def fail(self, environments: Iterable[str], error: Exception) -> None:
+        """Keep what stands against the going of environments, unless something did before."""
+        self.failed |= {name: error for name in environments if name not in self.failed}
+
+    @property
+    def hooked(self) -> set[str]:
+        """Environments for which hooks run when they go."""
+        events = [(one.identity.environment_id, hook.events) for one in self.departing.values() for hook in one.hooks]
+        return {name for name, its in events if not _DELETE_EVENTS.isdisjoint(its)}
+
+    def of(self, environments: Collection[str]) -> Doomed:
+        """Select what is to go with some of the environments."""
         return Doomed(
             namespace=self.namespace,
-            releases=chosen,
-            kinds=self.kinds,
-            named=hooks,
-            controllers=self.controllers,
-            left=self.left,
+            releases={release: name for release, name in self.releases.items() if name in environments},
+            kinds=defaultdict(
+                set, {kind: some for kind, names in self.kinds.items() if (some := names.intersection(environments))}
+            ),
+            named={one for one in self.named if one.environment in environments},
+            claims=[one for one in self.claims if one.environment in environments],
+            controllers=self.controllers.intersection(environments),
+            departing={name: one for name, one in self.departing.items() if one.identity.environment_id in environments},
         )
 
-    def departing_of(self, environments: Collection[str], event: str) -> list[Departing]:
-        """Select the releases of environments that have hooks of an event."""
-        return [
-            one
-            for one in self.departing.values()
-            if one.identity.environment_id in environments and any(event in hook.events for hook in one.hooks)
-        ]
+    def of_hooks(self) -> Doomed:
+        """Select what hooks may have made."""
+        hooks = {one for one in self.named if one.is_hook}
+        return dataclasses.replace(self, named=hooks, listed=set(), there={}, claims=[])
 
 
 def plain(kind: Kind) -> str:
@@ -145,14 +159,18 @@ def instances(releases: Iterable[str]) -> str:
 async def look(cluster: Cluster, namespace: str, environments: Collection[str]) -> Doomed:
     """Read what environments consist of from all records of theirs; those without one have nothing.
 
+    One with a record that can't be read fails, and no other one for that.
+
     Raises:
-        SandboxError: A record can't be read.
         ApiError: The server refuses.
     """
     found = await cluster.list("Secret", namespace=namespace, label_selector=f"{OWNED},{ours(environments)}")
     doomed = Doomed(namespace=namespace)
     for secret in found["items"]:
-        await _Reading(cluster, doomed, secret).take_in()
+        try:
+            await _Reading(cluster, doomed, secret).take_in()
+        except Exception as error:
+            doomed.fail([secret["metadata"]["labels"][ENVIRONMENT_ID]], error)
     return doomed
 
 
@@ -173,6 +191,8 @@ class _Reading:
         )
         # What a later `helm upgrade` made carries no label of ours.
         self._labelled = labels.get(ENGINE) == "render-once" and self._version == 1
+        # It was never whole: hooks of the deletion may need what there is not.
+        self._is_pending = labels.get("status") == "pending-install"
 
     async def take_in(self) -> None:
         doomed, identity = self._doomed, self._identity
@@ -180,7 +200,8 @@ class _Reading:
         record = self._decoded()
         known = doomed.departing.get(identity.release)
         if known is None or known.version < self._version:
-            doomed.departing[identity.release] = Departing(identity=identity, version=self._version, hooks=record.hooks)
+            hooks = () if self._is_pending else record.hooks
+            doomed.departing[identity.release] = Departing(identity=identity, version=self._version, hooks=hooks)
         for body in objects_of(record.manifest):
             await self._take_in_object(body)
         for hook in record.hooks:
@@ -201,7 +222,7 @@ class _Reading:
         if found is None:
             return
         if self._labelled and found.among_others:
-            self._doomed.kinds.add(found.named.kind)
+            self._doomed.kinds[found.named.kind].add(self._identity.environment_id)
         else:
             self._doomed.named.add(found.named)
 
@@ -213,7 +234,7 @@ class _Reading:
         if found is None:
             return
         if by_us and found.among_others:
-            self._doomed.kinds.add(found.named.kind)
+            self._doomed.kinds[found.named.kind].add(self._identity.environment_id)
         if by_helm or not found.among_others:
             since = self._secret["metadata"]["creationTimestamp"] if by_helm else ""
             self._doomed.named.add(found.named._replace(is_hook=True, since=since))
@@ -223,8 +244,9 @@ class _Reading:
         if is_kept(body):
             return None
         identity, metadata = self._identity, body.get("metadata") or {}
-        self._doomed.controllers = self._doomed.controllers or (body["kind"] in WORKLOADS and body["kind"] != "Pod")
-        self._doomed.claims += _claims(body)
+        if body["kind"] in WORKLOADS and body["kind"] != "Pod":
+            self._doomed.controllers.add(identity.environment_id)
+        self._doomed.claims += _claims(body, identity.environment_id)
         kind, place = f"{body.get('apiVersion')}/{body['kind']}", metadata.get("namespace") or identity.namespace
         try:
             resource = await self._cluster.resource(kind)
@@ -242,11 +264,12 @@ class _Found(NamedTuple):
     among_others: bool
 
 
-def _claims(body: Mapping[str, Any]) -> Iterator[Claims]:
+def _claims(body: Mapping[str, Any], environment: str) -> Iterator[Claims]:
     if body["kind"] != "StatefulSet":
         return
     spec = body.get("spec") or {}
     templates = tuple((one.get("metadata") or {}).get("name", "") for one in spec.get("volumeClaimTemplates") or ())
     labels = (spec.get("selector") or {}).get("matchLabels") or {}
     if templates and labels:
-        yield Claims(body["metadata"]["name"], templates, ",".join(f"{name}={value}" for name, value in labels.items()))
+        selector = ",".join(f"{name}={value}" for name, value in labels.items())
+        yield Claims(environment, body["metadata"]["name"], templates, selector)

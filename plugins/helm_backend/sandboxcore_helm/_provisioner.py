@@ -232,7 +232,7 @@ class HelmProvisioner(Provisioner):
 
     async def _undo(self, tools: Tools, making: Making) -> None:
         await making.settled()
-        await tools.remover.remove(tools.namespace, making.claim.environment_id)
+        await tools.remover.remove(tools.namespace, making.claim.environment_id, hooks=False)
         if not making.claim.keep:
             await tools.claim.release(making.claim.environment_id)
 

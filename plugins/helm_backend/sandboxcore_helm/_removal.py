@@ -10,7 +10,7 @@ import asyncio
 import re
 from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast
 
 from sandboxcore.errors import SandboxError
 from sandboxcore_kubernetes.errors import ApiError, sandbox_error
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ("GUEST", "Remover")
 
 T = TypeVar("T")
+#: Environments to what becomes of the removal of each.
+_Outcomes: TypeAlias = dict[str, asyncio.Future[None]]
 
 #: Label of a ConfigMap with the guest.
 GUEST = "sandboxcore.dev/guest"
@@ -51,18 +53,21 @@ class Remover:
     def __init__(self, cluster: Cluster, *, grace: float | None) -> None:
         self._cluster = cluster
         self._grace = grace
-        self._asked: dict[str, dict[str, asyncio.Future[None]]] = {}
+        self._asked: dict[tuple[str, bool], _Outcomes] = {}
 
-    async def remove(self, namespace: str, environment_id: str) -> None:
+    async def remove(self, namespace: str, environment_id: str, *, hooks: bool = True) -> None:
         """Take an environment away and wait until it is gone. Idempotent.
+
+        Args:
+            hooks: Run the hooks of its deletion, if it was ever whole.
 
         Raises:
             SandboxError: It is not gone, with what is left and why. It is found again by discovery.
         """
-        asked = self._asked.get(namespace)
+        asked = self._asked.get((namespace, hooks))
         if asked is None:
-            asked = self._asked[namespace] = {}
-            task = asyncio.ensure_future(self._gather(namespace))
+            asked = self._asked[namespace, hooks] = {}
+            task = asyncio.ensure_future(self._gather(namespace, hooks))
             task.add_done_callback(_log_nothing)
         outcome = asked.get(environment_id)
         if outcome is None:
@@ -70,76 +75,103 @@ class Remover:
             outcome.add_done_callback(_log_nothing)
         await asyncio.shield(outcome)
 
-    async def _gather(self, namespace: str) -> None:
+    async def _gather(self, namespace: str, hooks: bool) -> None:
         await asyncio.sleep(_TOGETHER)
-        asked = list(self._asked.pop(namespace).items())
+        asked = list(self._asked.pop((namespace, hooks)).items())
         deadline = asyncio.get_running_loop().time() + _GIVE_UP_SECONDS
         await _every(
-            self._batch(namespace, dict(asked[start : start + _MOST]), deadline) for start in range(0, len(asked), _MOST)
+            self._batch(namespace, dict(asked[start : start + _MOST]), deadline, hooks=hooks)
+            for start in range(0, len(asked), _MOST)
         )
 
-    async def _batch(self, namespace: str, asked: Mapping[str, asyncio.Future[None]], deadline: float) -> None:
+    async def _batch(self, namespace: str, asked: _Outcomes, deadline: float, *, hooks: bool) -> None:
         """Remove these and settle each one's outcome as soon as it is known."""
-        doomed = Doomed(namespace=namespace)
         try:
             async with asyncio.timeout_at(deadline):
                 doomed = await look(self._cluster, namespace, asked)
+        except Exception as error:
+            _fail(asked.values(), error)
+            return
+        if not hooks:
+            doomed.departing.clear()
+        for name, outcome in asked.items():
+            if name in doomed.failed:
+                _fail([outcome], doomed.failed[name])
+            elif name not in doomed.environments:
+                outcome.set_result(None)
+        # Hooks may take long; those of one hold no other one.
+        apart = doomed.hooked - doomed.failed.keys()
+        parts = [{name} for name in apart] + [doomed.environments - doomed.failed.keys() - apart]
+        await _every(self._part(doomed.of(part), asked, deadline) for part in parts if part)
+
+    async def _part(self, doomed: Doomed, asked: _Outcomes, deadline: float) -> None:
+        """Remove some, of which one alone may have hooks."""
+        try:
+            async with asyncio.timeout_at(deadline):
                 await self._remove(doomed, asked)
         except Exception as error:
-            waiting = {name: outcome for name, outcome in asked.items() if not outcome.done()}
-            if len(asked) > 1 and not isinstance(error, TimeoutError):
-                # What stands against one of them stands against no other.
-                await _every(self._batch(namespace, {name: outcome}, deadline) for name, outcome in waiting.items())
-                return
-            for name, outcome in waiting.items():
-                outcome.set_exception(_not_gone(error, doomed.left.get(name, ())))
+            for name in doomed.environments:
+                _fail([asked[name]], error, doomed.left.get(name, ()))
 
-    async def _remove(self, doomed: Doomed, asked: Mapping[str, asyncio.Future[None]]) -> None:
-        for name in asked.keys() - doomed.environments:
-            asked[name].set_result(None)
-        if not doomed.environments:
-            return
-        await self._run_hooks(doomed, doomed.environments, "pre-delete")
+    async def _remove(self, doomed: Doomed, asked: _Outcomes) -> None:
+        await self._run_hooks(doomed, "pre-delete")
         await self._delete(doomed)
-        async for gone in self._going(doomed):
-            await self._run_hooks(doomed, gone, "post-delete")
-            await self._cluster.delete_collection("Secret", label_selector=f"{OWNED},{ours(gone)}", namespace=doomed.namespace)
-            for name in gone:
-                asked[name].set_result(None)
+        async for done in self._going(doomed):
+            if not doomed.failed.keys() & done:
+                await self._run_hooks(doomed, "post-delete")
+            if gone := done - doomed.failed.keys():
+                selector = f"{OWNED},{ours(gone)}"
+                await self._cluster.delete_collection("Secret", label_selector=selector, namespace=doomed.namespace)
+            for name in done:
+                if name in gone:
+                    asked[name].set_result(None)
+                else:
+                    _fail([asked[name]], doomed.failed[name])
 
-    async def _run_hooks(self, doomed: Doomed, environments: Collection[str], event: str) -> None:
+    async def _run_hooks(self, doomed: Doomed, event: str) -> None:
         """Run the hooks of an event, and take away what those after the deletion have left."""
-        departing = doomed.departing_of(environments, event)
+        departing = [one for one in doomed.departing.values() if any(event in hook.events for hook in one.hooks)]
         await _every(run_delete_hooks(self._cluster, one.identity, one.hooks, event) for one in departing)
         if event == "post-delete" and departing:
-            again = doomed.of({one.identity.release for one in departing})
+            again = doomed.of_hooks()
             await self._delete(again)
             async for _ in self._going(again):
                 pass
 
+    async def _for(self, doomed: Doomed, work: Iterable[tuple[Iterable[str], Coroutine[Any, Any, T]]]) -> list[T | None]:
+        """Do all of it at once; what fails stands against the environments that it is for, and against no other."""
+        begun = list(work)
+        outcomes = await asyncio.gather(*(one for _, one in begun), return_exceptions=True)
+        for (environments, _), outcome in zip(begun, outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                doomed.fail(environments, outcome)
+        return [None if isinstance(outcome, BaseException) else outcome for outcome in outcomes]
+
     # -- deleting
 
     async def _delete(self, doomed: Doomed) -> None:
-        namespace, selector = doomed.namespace, ours(doomed.environments)
-        doomed.there = await self._find(doomed.named, doomed.listed)
+        namespace, pods = doomed.namespace, {"v1/Pod"} & doomed.kinds.keys()
+        doomed.there = await self._find(doomed, doomed.named)
         # What makes pods goes first, then the pods, then what they use.
-        makers = {kind for kind in doomed.kinds if plain(kind) in WORKLOADS and plain(kind) != "Pod"}
-        await _every(self._collection(kind, namespace, selector) for kind in makers)
-        await _every(self._named(one, body) for one, body in doomed.there.items() if plain(one.kind) in WORKLOADS)
-        if "v1/Pod" in doomed.kinds:
-            await self._collection("v1/Pod", namespace, selector)
+        makers = {kind for kind in doomed.kinds if plain(kind) in WORKLOADS} - pods
+        await self._collections(doomed, makers)
+        await self._for(doomed, ((_whose(one), self._named(*one)) for one in doomed.there.items() if _makes_pods(one[0])))
+        await self._collections(doomed, pods)
         if doomed.controllers:
-            await self._cluster.delete_collection(
-                "Pod", label_selector=instances(doomed.releases), namespace=namespace, grace=self._grace
-            )
-        await _every(self._collection(kind, namespace, selector) for kind in doomed.kinds - makers - {"v1/Pod"})
-        await _every(self._named(one, body) for one, body in doomed.there.items() if plain(one.kind) not in WORKLOADS)
-        for claims in doomed.claims:
-            await self._claims(namespace, claims)
-        await self._cluster.delete_collection("ConfigMap", label_selector=f"{selector},{GUEST}", namespace=namespace)
+            made = instances(release for release, name in doomed.releases.items() if name in doomed.controllers)
+            deletion = self._cluster.delete_collection("Pod", label_selector=made, namespace=namespace, grace=self._grace)
+            await self._for(doomed, [(doomed.controllers, deletion)])
+        await self._collections(doomed, doomed.kinds.keys() - makers - pods)
+        await self._for(doomed, ((_whose(one), self._named(*one)) for one in doomed.there.items() if not _makes_pods(one[0])))
+        await self._for(doomed, (((claims.environment,), self._claims(namespace, claims)) for claims in doomed.claims))
+        guests = f"{ours(doomed.environments)},{GUEST}"
+        await self._cluster.delete_collection("ConfigMap", label_selector=guests, namespace=namespace)
 
-    async def _collection(self, kind: Kind, namespace: str, selector: str) -> None:
-        await self._cluster.delete_collection(kind, label_selector=selector, namespace=namespace)
+    async def _collections(self, doomed: Doomed, kinds: Iterable[Kind]) -> None:
+        await self._for(doomed, ((doomed.kinds[kind], self._collection(doomed, kind)) for kind in kinds))
+
+    async def _collection(self, doomed: Doomed, kind: Kind) -> None:
+        await self._cluster.delete_collection(kind, label_selector=ours(doomed.kinds[kind]), namespace=doomed.namespace)
 
     async def _named(self, one: Named, found: Mapping[str, Any]) -> None:
         """Delete an object by its name and uid: another one may have that name by now."""
@@ -148,29 +180,35 @@ class Remover:
             grace = min(self._grace, float(found["spec"].get("terminationGracePeriodSeconds") or 0))
         await self._cluster.delete(one.kind, one.name, namespace=one.namespace, uid=found["metadata"]["uid"], grace=grace)
 
-    async def _find(self, named: Iterable[Named], listed: set[Named]) -> dict[Named, dict[str, Any]]:
+    async def _find(self, doomed: Doomed, named: Iterable[Named]) -> dict[Named, dict[str, Any]]:
         """Read those that are there and are their environments'; several of a kind with one request.
 
-        Args:
-            listed: Those that a list is known to show, so that one that it does not show is gone; it grows here.
+        One that a list has shown before is gone when it does not show it any more.
         """
         places: dict[tuple[Kind, str], list[Named]] = {}
         for one in named:
             places.setdefault((one.kind, one.namespace), []).append(one)
         found: dict[Named, dict[str, Any]] = {}
-        await _every(self._find_in(kind, place, ones, listed, found) for (kind, place), ones in places.items())
+        await self._for(
+            doomed,
+            (
+                ({one.environment for one in ones}, self._find_in(kind, place, ones, doomed, found))
+                for (kind, place), ones in places.items()
+            ),
+        )
         return found
 
     async def _find_in(
-        self, kind: Kind, place: str, ones: list[Named], listed: set[Named], found: dict[Named, dict[str, Any]]
+        self, kind: Kind, place: str, ones: list[Named], doomed: Doomed, found: dict[Named, dict[str, Any]]
     ) -> None:
+        listed = doomed.listed
         if len(ones) >= _WORTH_A_LIST or not listed.isdisjoint(ones):
             items = (await self._cluster.list(kind, namespace=place, label_selector=_BY_HELM))["items"]
             bodies = {item["metadata"]["name"]: item for item in items}
             shown = {one: bodies[one.name] for one in ones if one.name in bodies}
             listed.update(shown)
             found.update({one: body for one, body in shown.items() if one.is_shown_by(body)})
-        await _every(self._get(one, found) for one in ones if one not in listed)
+        await self._for(doomed, (((one.environment,), self._get(one, found)) for one in ones if one not in listed))
 
     async def _get(self, one: Named, found: dict[Named, dict[str, Any]]) -> None:
         try:
@@ -193,16 +231,22 @@ class Remover:
     # -- waiting
 
     async def _going(self, doomed: Doomed) -> AsyncIterator[set[str]]:
-        """Yield environments of which nothing is left, as that comes to be so, until it is so for all."""
+        """Yield environments of which nothing is left, or that failed, as that comes to be so, until it is so for all."""
         waiting, looks = doomed.environments, 0
         lists = [_List(kind) for kind in doomed.kinds] + ([_List("v1/Pod", by_release=True)] if doomed.controllers else [])
         while waiting:
+            if failed := waiting & doomed.failed.keys():
+                waiting -= failed
+                yield failed
+                continue
             # What goes soon goes together; only when one is slow is it worth to read whose the rest is.
             apart = len(waiting) == 1 or looks >= len(_LOOK_SECONDS)
-            shown = await _every(self._shown(one, doomed, waiting, apart=apart) for one in lists)
+            shown = await self._for(
+                doomed, ((one.whose(doomed) & waiting, self._shown(one, doomed, waiting, apart=apart)) for one in lists)
+            )
             left: defaultdict[str, list[str]] = defaultdict(list)
             for one, items in zip(lists, shown, strict=True):
-                for item in items:
+                for item in items or ():
                     left[doomed.owner(item)].append(_described(one.kind, item))
             lists = [one for one, items in zip(lists, shown, strict=True) if items]
             if apart or not left:
@@ -210,7 +254,7 @@ class Remover:
                 for named, body in doomed.there.items():
                     left[named.environment].append(_described(named.kind, body))
                 doomed.left |= {name: left[name] for name in waiting}
-                gone = {name for name in waiting if not left[name]}
+                gone = {name for name in waiting if not left[name]} - doomed.failed.keys()
                 waiting -= gone
                 if gone:
                     yield gone
@@ -220,8 +264,11 @@ class Remover:
 
     async def _shown(self, one: _List, doomed: Doomed, waiting: Collection[str], *, apart: bool) -> list[dict[str, Any]]:
         """List what is left of environments; unless they are to be told apart, whether anything is."""
-        releases = [release for release, name in doomed.releases.items() if name in waiting]
-        selector = instances(releases) if one.by_release else ours(waiting)
+        names = one.whose(doomed) & set(waiting)
+        if not names:
+            return []
+        releases = [release for release, name in doomed.releases.items() if name in names]
+        selector = instances(releases) if one.by_release else ours(names)
         path = (await self._cluster.resource(one.kind)).path(doomed.namespace)
         if apart:
             return list((await self._cluster.list_path(path, query={"labelSelector": selector}))["items"])
@@ -229,7 +276,7 @@ class Remover:
         return found.get("items") or []
 
     async def _still_there(self, doomed: Doomed) -> dict[Named, dict[str, Any]]:
-        there = await self._find(doomed.there, doomed.listed)
+        there = await self._find(doomed, doomed.there)
         uids = {one: body["metadata"]["uid"] for one, body in doomed.there.items()}
         return {one: body for one, body in there.items() if body["metadata"]["uid"] == uids[one]}
 
@@ -239,6 +286,17 @@ class _List(NamedTuple):
 
     kind: Kind
     by_release: bool = False
+
+    def whose(self, doomed: Doomed) -> set[str]:
+        return doomed.controllers if self.by_release else doomed.kinds[self.kind]
+
+
+def _whose(one: tuple[Named, Any]) -> tuple[str]:
+    return (one[0].environment,)
+
+
+def _makes_pods(one: Named) -> bool:
+    return plain(one.kind) in WORKLOADS
 
 
 def _described(kind: Kind, body: Mapping[str, Any]) -> str:
@@ -256,6 +314,12 @@ async def _every(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         if isinstance(outcome, BaseException):
             raise outcome
     return cast("list[T]", outcomes)
+
+
+def _fail(outcomes: Iterable[asyncio.Future[None]], error: Exception, left: Sequence[str] = ()) -> None:
+    for outcome in outcomes:
+        if not outcome.done():
+            outcome.set_exception(_not_gone(error, left))
 
 
 def _not_gone(error: Exception, left: Sequence[str]) -> SandboxError:
