@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sandboxcore_helm._quota as quota_line
+from sandboxcore_helm._quota import QuotaLine
 
 from sandboxcore import EnvironmentSpec, ProvisionOutcome, Session
 from sandboxcore.errors import CapabilityError, ProvisionError, ProvisionTimeoutError, SpecError
@@ -123,13 +125,81 @@ async def test_a_quota_is_named_in_the_end(place: Place, busybox: EnvironmentSpe
             with pytest.raises(ProvisionError, match=r"^quota: .*exceeded quota: narrow") as caught:
                 await session.provision(changed(busybox, resources=Resources(cpus_request=0.2)))
             assert not isinstance(caught.value, ProvisionTimeoutError)
-        async with place.session(session={"timeout": 8.0}) as session, session.environment(little):
-            with pytest.raises(ProvisionTimeoutError, match=r"^not created after 8 s: quota: .*exceeded quota: narrow"):
+        async with (
+            place.session() as holding,
+            holding.environment(little),
+            place.session(session={"timeout": 20.0}) as session,
+        ):
+            with pytest.raises(ProvisionTimeoutError, match=r"^not created after 20 s: quota: .*exceeded quota: narrow"):
                 await session.provision(little)
             assert len(place.objects("pods")) == 1
             [finding] = [one for one in await session.doctor() if one.check == "quota"]
             assert (finding.status, "pods" in finding.detail) == ("warning", True)
     assert place.objects() == set()
+
+
+async def test_a_quota_is_named_though_the_time_ends_in_another_try(place: Place, busybox: EnvironmentSpec) -> None:
+    """One that waits for its place behind others, say: what it has waited for all the time is the quota."""
+    refused = asyncio.Event()
+
+    def told(event: Event) -> None:
+        if event.attributes.get("cause") == "Quota":
+            refused.set()
+
+    async with (
+        quota(place, pods="1"),
+        place.session() as holding,
+        holding.environment(busybox),
+        place.session(creations_at_once=1, on_event=told, session={"timeout": 20.0}) as session,
+    ):
+        provisioner: Any = session._open().provisioner
+        waiting = asyncio.ensure_future(session.provision(busybox))
+        await refused.wait()
+        await (await provisioner.tools()).creating.acquire()
+        with pytest.raises(ProvisionTimeoutError, match=r"^not created after 20 s: quota: .*exceeded quota: narrow"):
+            await waiting
+    assert place.objects() == set()
+
+
+async def test_those_whom_a_quota_refused_try_again_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In turn, so that one who needs much holds up nobody; and when one got in, its pods' start holds no others."""
+    monkeypatch.setattr(quota_line, "_PAUSES", (0.0,))
+    line, tries, done = QuotaLine(), list[int](), asyncio.Event()
+    deadline = asyncio.get_running_loop().time() + 60.0
+
+    async def wait(name: int, refusals: int) -> None:
+        for _ in range(refusals):
+            async with line.turn(deadline):
+                tries.append(name)
+                assert line._turns.locked()
+                await asyncio.sleep(0)
+                assert tries[-1] == name
+        async with line.turn(deadline) as got_in:
+            tries.append(name)
+            got_in()
+            await done.wait()
+
+    waiting = [asyncio.ensure_future(wait(name, refusals)) for name, refusals in enumerate((2, 0, 1))]
+    while len(tries) < 6:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    assert tries == [0, 1, 2, 0, 2, 0]
+    assert not any(one.done() for one in waiting)
+    done.set()
+    await asyncio.gather(*waiting)
+
+
+async def test_a_turn_after_a_refusal_is_waited_for_until_something_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quota_line, "_PAUSES", (10_000.0,))
+    line, now = QuotaLine(), asyncio.get_running_loop().time()
+    with pytest.raises(TimeoutError):
+        async with line.turn(now):
+            raise AssertionError("it is nobody's turn")
+    turn = asyncio.ensure_future(line.turn(now + 60.0).__aenter__())
+    await asyncio.sleep(0)
+    assert not turn.done()
+    line.room()
+    (await turn)()
+    assert not line._turns.locked()
 
 
 async def test_volumes_of_stateful_sets_go_too_and_what_is_kept_stays(place: Place, own: Own, tmp_path: Path) -> None:
@@ -191,7 +261,7 @@ spec: {storageClassName: nobody-provides-it, accessModes: [ReadWriteOnce], resou
     charts = [
         write_chart(tmp_path / name, {name: never if name == "both" else pod(), "claim.yaml": claim}) for name in ("both", "one")
     ]
-    async with place.session(session={"timeout": 6.0}) as session:
+    async with place.session(session={"timeout": 30.0}) as session:
         with pytest.raises(ProvisionTimeoutError, match=r"\A.*nsufficient cpu"):
             await session.provision(own(charts[0]))
         with pytest.raises(ProvisionTimeoutError, match=r"\A.*PersistentVolumeClaim '\w+'"):

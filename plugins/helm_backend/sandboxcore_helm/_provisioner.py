@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sandboxcore._closing import finish
@@ -22,6 +20,7 @@ from ._leasing import RunClaim, drop_run
 from ._making import Making
 from ._plan import plan_release
 from ._prover import Prover
+from ._quota import QuotaLine
 from ._removal import Remover
 
 if TYPE_CHECKING:
@@ -37,8 +36,6 @@ __all__ = ("HelmProvisioner", "Tools")
 
 #: Seconds for undoing what was begun.
 _UNDO_SECONDS = 115.0
-#: Seconds until a used-up quota is asked again, half to whole.
-_QUOTA_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0)
 
 
 class Tools:
@@ -55,6 +52,7 @@ class Tools:
         self.remover = Remover(cluster, grace=config.grace)
         #: Held while objects are being created, and not while pods start.
         self.creating = asyncio.Semaphore(config.creations_at_once)
+        self.quota_line = QuotaLine()
         self._namespace_made: asyncio.Future[None] | None = None
         self._cilium: bool | None = None
         self._resolvers: dict[str, list[str]] = {}
@@ -193,21 +191,32 @@ class HelmProvisioner(Provisioner):
         plan = plan_release(spec, self.config)
         tools = await self.tools()
         deadline = asyncio.get_running_loop().time() + claim.timeout
+        refused: ProvisionError | None = None
+
+        def got_in() -> None:
+            nonlocal refused
+            refused = None
+
         try:
-            for pause in itertools.chain(_QUOTA_SECONDS, itertools.repeat(_QUOTA_SECONDS[-1])):
+            while True:
                 try:
-                    return await self._make(tools, Making(tools, spec, plan, claim, emit, deadline=deadline))
-                except ProvisionTimeoutError:
-                    raise
+                    if refused is None:
+                        return await self._make(tools, Making(tools, spec, plan, claim, emit, deadline=deadline))
+                    async with tools.quota_line.turn(deadline) as over:
+                        told = _when_created(emit, got_in, over)
+                        return await self._make(tools, Making(tools, spec, plan, claim, told, deadline=deadline))
+                except TimeoutError as error:
+                    if refused is None:
+                        raise
+                    late = ProvisionTimeoutError(f"not created after {claim.timeout:g} s: {refused}", hint=refused.hint)
+                    for note in getattr(error, "__notes__", ()):
+                        late.add_note(note)
+                    raise late from refused
                 except ProvisionError as error:
                     if not is_used_up(str(error)) or hasattr(error, "__notes__"):  # what it left is noted
                         raise
                     _tell_quota(emit, error)
-                    seconds = pause * random.uniform(0.5, 1.0)  # those that wait together do not come back together
-                    if asyncio.get_running_loop().time() + seconds > deadline:
-                        raise ProvisionTimeoutError(f"not created after {claim.timeout:g} s: {error}", hint=error.hint) from error
-                await asyncio.sleep(seconds)
-            raise AssertionError("there is always another pause")
+                    refused = error
         finally:
             tools.claim.made(claim.environment_id)
 
@@ -259,6 +268,7 @@ class HelmProvisioner(Provisioner):
                 await drop_run(tools.cluster, namespace, environment.run_id)
                 return
             await tools.remover.remove(namespace, environment.environment_id)
+            tools.quota_line.room()
             if tools.claim.holds(environment.environment_id):
                 await tools.claim.release(environment.environment_id)
             elif environment.run_id:
@@ -277,6 +287,18 @@ class HelmProvisioner(Provisioner):
 
 def _tell_quota(emit: Emit, error: ProvisionError) -> None:
     emit(Event(name="service.waiting", time=time.time(), attributes={"cause": "Quota", "reason": str(error), "pod": ""}))
+
+
+def _when_created(emit: Emit, *then: Callable[[], None]) -> Emit:
+    """Do something when the objects of the environment are there."""
+
+    def told(event: Event) -> None:
+        if event.name == "helm.release.created":
+            for call in then:
+                call()
+        emit(event)
+
+    return told
 
 
 def _provision_error(error: ApiError, claim: Claim) -> SandboxError:
