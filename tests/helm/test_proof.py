@@ -133,6 +133,10 @@ async def test_templates_in_values_are_looked_through(renderer: Renderer, tmp_pa
     [
         ("{{ .Values.meta.id | quote }}", True),
         ('{{ printf "id is %s" .Values.meta.id | quote }}', True),
+        ('{{ index .Values "meta" "id" | quote }}{{ if hasKey .Values "other" }}{{ end }}', True),
+        ('{{ define "a" }}{{ if eq .mode "x" }}{{ .meta.id | quote }}{{ end }}{{ end }}{{ include "a" .Values }}', True),
+        ('{{ $v := .Values }}{{ with $v }}{{ if eq .mode "x" }}{{ .meta.id | quote }}{{ end }}{{ end }}', True),
+        ('{{ include "b" (dict "Values" $.Values "c" .Chart) }}{{ define "b" }}{{ .Values.meta.id | quote }}{{ end }}', True),
         ("{{ .Values.meta.id }}", False),
         ("{{ .Values.meta.id | lower | quote }}", False),
         ("{{ .Values.meta.id | trunc 63 | quote }}", False),
@@ -142,7 +146,7 @@ async def test_templates_in_values_are_looked_through(renderer: Renderer, tmp_pa
 async def test_values_that_differ_are_markers_where_they_are_only_written(
     renderer: Renderer, tmp_path: Path, use: str, taken: bool
 ) -> None:
-    chart = write_chart(tmp_path, {"x.yaml": config_map(NAME, use)}, values={"meta": {"id": ""}})
+    chart = write_chart(tmp_path, {"x.yaml": config_map(NAME, use)}, values={"mode": "x", "meta": {"id": ""}})
     text = 'the "hard one": {{}}'.replace("{{}}", "#1, 'x' \\ \t ü")
     if not taken:
         with pytest.raises(NotProvenError) as caught:

@@ -97,6 +97,7 @@ MORE = {
     "handed on in parts": '{{ include "is" (dict "a" .Values.meta.id) }}{{ define "is" }}{{ if eq .a "x" }}{{ end }}{{ end }}',
     "shortened": "{{ .Values.meta.id | trunc 200 | quote }}",
     "shortened by its format": '{{ printf "%.100s" .Values.meta.id | quote }}',
+    "as a format": '{{ printf .Values.meta.id "x" | quote }}',
     "put into another": '{{ $d := dict }}{{ $_ := set $d "id" .Values.meta.id }}{{ if eq $d.id "x" }}{{ end }}',
     "of the root's text": '{{ if contains "hard" (toYaml .) }}{{ end }}',
     "by a method": '{{ if eq (.Values.AsMap.meta.id) "x" }}{{ end }}',

@@ -44,6 +44,7 @@ _DICT = re.compile(rf"\bdefault\s+dict\b|\bdict(?:\s+\"(?:Values)?\"\s+(?:\"\"|[
 _DICT_OF_CALLED = re.compile(r"\bdict\b.*\b(?:include|template|tpl)\b", re.DOTALL)
 #: Functions that show what is in a whole mapping.
 _SHOWING = re.compile(r"\b(range|values|quote|squote|cat|join|print\w*|(must)?[tT]o[A-Z]\w*|html|js|urlquery)\b")
+_OTHER_FORMAT = re.compile(r"\bprintf\b(?!\s+\"\")")
 _FORMAT = re.compile(r"%(?![svdq%])")
 #: Methods of Values, which a template may call as if they were fields.
 _METHODS = frozenset(("AsMap", "Encode", "PathValue", "Table", "YAML"))
@@ -319,6 +320,8 @@ def _is_written(action: _Action, keyword: str, *, held: bool, brought: bool) -> 
     if held and action.called:
         return False
     if held and "tpl" in words and (len(_TPL.findall(action.body)) != 1 or action.body.count("tpl") != 1):
+        return False
+    if _OTHER_FORMAT.search(action.body):
         return False
     if "printf" in words and any(_FORMAT.search(literal) for literal in action.literals):
         return False
