@@ -6,14 +6,16 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import pytest_asyncio
-from sandboxcore_kubernetes import Cluster
+from sandboxcore_kubernetes import Cluster, PodState
 from sandboxcore_opensandbox._config import OpenSandboxConfig
-from sandboxcore_opensandbox._parts import divide
+from sandboxcore_opensandbox._notes import Notes
+from sandboxcore_opensandbox._parts import batch_sandbox, divide
 from sandboxcore_opensandbox._pool_fit import PoolFit
-from sandboxcore_opensandbox._task_ends import exit_code
+from sandboxcore_opensandbox._task_ends import TaskEnds, exit_code
 
 from sandboxcore import Session
 from sandboxcore.environment import Environment
@@ -137,3 +139,55 @@ async def _states(session: Session, environment: Environment) -> dict[str, tuple
 )
 def test_what_a_task_executor_says_is_an_exit_code_or_nothing(answer: bytes, code: int | None) -> None:
     assert exit_code(answer, "b") == code
+
+
+class Executors:
+    """A cluster whose task-executors never answer, but for those that are named."""
+
+    def __init__(self, *answering: str) -> None:
+        self.answering = answering
+        self.asked: list[str] = []
+
+    async def port_forward(
+        self, pod: str, port: int, protocol: asyncio.StreamReaderProtocol, *, namespace: str
+    ) -> asyncio.Transport:
+        """Connect, where there is an answer."""
+        self.asked.append(pod)
+        if pod not in self.answering:
+            await asyncio.Event().wait()
+        transport = Mock(asyncio.Transport)
+        protocol.connection_made(transport)
+        protocol.data_received(b'HTTP/1.0 200 OK\r\n\r\n[{"name":"b-0","processStatus":{"terminated":{"exitCode":3}}}]')
+        protocol.eof_received()
+        return transport
+
+
+def with_tasks(pods: int) -> tuple[dict[str, Any], dict[str, PodState]]:
+    """Build a part of which one task has failed, and its pods."""
+    names = tuple(f"e{index}" for index in range(pods))
+    notes = Notes(
+        batch="b", run_id="r", environments=names, services=("s",), part=("s",), owner="o", created=1.0, pool="p", tasks=True
+    )
+    obj = batch_sandbox("b", "ns", notes, lease_end=1.0, grace=1.0, replicas=pods)
+    given = ",".join(f'"pod{index}"' for index in range(pods))
+    obj["metadata"] |= {"uid": "u"}
+    obj["metadata"]["annotations"]["sandbox.opensandbox.io/alloc-status"] = f'{{"pods":[{given}]}}'
+    obj["status"] = {"taskFailed": 1}
+    return obj, {f"pod{index}": Mock(PodState, deleted=False) for index in range(pods)}
+
+
+@pytest.mark.tier("none")
+async def test_task_executors_that_do_not_answer_hold_nobody_up() -> None:
+    """What is found is waited for before leases are renewed, however many there are."""
+    obj, pods = with_tasks(1000)
+    async with asyncio.timeout(60):
+        assert await TaskEnds().of(Executors(), [obj], pods) == {}  # type: ignore[arg-type]
+
+
+@pytest.mark.tier("none")
+async def test_a_task_executor_that_has_answered_is_not_asked_again() -> None:
+    obj, pods = with_tasks(2)
+    executors, ends = Executors("pod0"), TaskEnds()
+    for _ in range(2):
+        assert await ends.of(executors, [obj], pods) == {"pod0": 3}  # type: ignore[arg-type]
+    assert sorted(executors.asked) == ["pod0", "pod1", "pod1"]

@@ -17,7 +17,7 @@ from ._describe import environments
 from ._errors import mapped
 from ._names import POOL_LABEL
 from ._notes import BATCH, MANAGER, Notes, allocated, read
-from ._task_ends import task_ends
+from ._task_ends import TaskEnds
 from ._task_logs import task_logs
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class CrdDiscoverer(Discoverer):
         self._provisioner = provisioner
         self._connection = provisioner.connection
         self._own = own
+        self._ends = TaskEnds()
 
     async def aclose(self) -> None:
         """Close the connection, if it is this one's own."""
@@ -58,7 +59,7 @@ class CrdDiscoverer(Discoverer):
             cluster = await self._connection.cluster()
             objects = await _objects(cluster, selector)
             pods = await _pods(cluster, objects)
-            ends = await task_ends(cluster, objects, pods, selector.environment_id)
+            ends = await self._ends.of(cluster, objects, pods, selector.environment_id)
         except ApiError as error:
             raise mapped(error, "look for environments") from error
         return [environment for environment in environments(objects, pods, ends) if selector.matches(environment)]

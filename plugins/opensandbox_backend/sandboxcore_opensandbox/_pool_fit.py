@@ -13,7 +13,7 @@ from sandboxcore_kubernetes.guest_mount import GUEST_FOLDER
 
 from ._contest import PoolRoom
 from ._names import API_VERSION, CONTAINER
-from ._pool_template import GUEST_HINT, TASK_LINES
+from ._pool_template import GUEST_HINT, TASK_LINES, TASK_PORT
 
 if TYPE_CHECKING:
     from sandboxcore.spec import EnvironmentSpec, ServiceSpec
@@ -96,10 +96,10 @@ def fit(pool: Mapping[str, Any]) -> PoolFit:
 
 
 def _is_executor(container: Mapping[str, Any]) -> bool:
-    """Tell whether a container runs the task-executor: by its command, its image or the port that it listens on (5758)."""
+    """Tell whether a container runs the task-executor: by its command, its image or the port that it listens on."""
     words = [*(container.get("command") or ()), *(container.get("args") or ()), container.get("image", ""), container["name"]]
     ports = [port.get("containerPort") for port in container.get("ports") or ()]
-    return 5758 in ports or any("task-executor" in str(word) or "taskexecutor" in str(word) for word in words)
+    return TASK_PORT in ports or any("task-executor" in str(word) or "taskexecutor" in str(word) for word in words)
 
 
 def service_argv(service: ServiceSpec) -> tuple[str, ...]:

@@ -13,8 +13,10 @@ from sandboxcore_kubernetes.naming import RUN_ID
 
 from ._names import API_VERSION, BATCH_LABEL, CONTAINER, OWN_POOL_LABEL, POOL_LABEL
 
-__all__ = ("GUEST_HINT", "GUEST_LINES", "TASK_LINES", "pool_objects", "pool_yaml")
+__all__ = ("GUEST_HINT", "GUEST_LINES", "TASK_LINES", "TASK_PORT", "pool_objects", "pool_yaml")
 
+#: Where the task-executor listens, for the controller; it asks nobody who they are.
+TASK_PORT = 5758
 #: For a template whose image has no shell, or whose root is read-only.
 GUEST_LINES = f"""\
 # `sandboxcore opensandbox pool create -f` makes the ConfigMap.
@@ -47,16 +49,14 @@ spec:
             - {{name: opensandbox-bin, mountPath: /opt/opensandbox}}
       containers:
         - name: {CONTAINER}
-          command: [/opt/opensandbox/task-executor, "-listen-addr=0.0.0.0:5758", "-log-dir=/tmp"]
-          readinessProbe: {{tcpSocket: {{port: 5758}}, periodSeconds: 1}}
+          command: [/opt/opensandbox/task-executor, "-listen-addr=0.0.0.0:{TASK_PORT}", "-log-dir=/tmp"]
+          readinessProbe: {{tcpSocket: {{port: {TASK_PORT}}}, periodSeconds: 1}}
           volumeMounts:
             - {{name: opensandbox-bin, mountPath: /opt/opensandbox}}
             - {{name: opensandbox-tasks, mountPath: /var/lib/sandbox}}"""
 
 #: As nodes have it in their label ``kubernetes.io/arch``.
 ARCHITECTURES = ("amd64", "arm64")
-#: Where the task-executor listens, for the controller; it asks nobody who they are.
-TASK_PORT = 5758
 _ALL_BUT_TASKS = [
     {"protocol": "TCP", "port": 1, "endPort": TASK_PORT - 1},
     {"protocol": "TCP", "port": TASK_PORT + 1, "endPort": 65535},
@@ -154,9 +154,9 @@ def _add_executor(body: dict[str, Any], container: dict[str, Any], image: str) -
             "volumeMounts": [folder],
         }
     ]
-    container["command"] = ["/opt/opensandbox/task-executor", "-listen-addr=0.0.0.0:5758", "-log-dir=/tmp"]
-    container["ports"] = [{"name": "tasks", "containerPort": 5758}]
-    container["readinessProbe"] = {"tcpSocket": {"port": 5758}, "periodSeconds": 1}
+    container["command"] = ["/opt/opensandbox/task-executor", f"-listen-addr=0.0.0.0:{TASK_PORT}", "-log-dir=/tmp"]
+    container["ports"] = [{"name": "tasks", "containerPort": TASK_PORT}]
+    container["readinessProbe"] = {"tcpSocket": {"port": TASK_PORT}, "periodSeconds": 1}
     container["volumeMounts"] += [folder, {"name": "opensandbox-tasks", "mountPath": "/var/lib/sandbox"}]
 
 

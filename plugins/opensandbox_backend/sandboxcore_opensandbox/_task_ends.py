@@ -6,62 +6,83 @@ Source: ``convertInternalToAPITask`` in kubernetes/internal/task-executor/server
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Iterable, Mapping
+import random
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sandboxcore_kubernetes import ApiError
 
 from ._describe import pods_of
 from ._notes import Notes, live_environments, read
+from ._pool_template import TASK_PORT
+from ._together import together
 
 if TYPE_CHECKING:
     from sandboxcore_kubernetes import Cluster, PodState
 
-__all__ = ("exit_code", "task_ends")
+__all__ = ("TaskEnds", "exit_code")
 
 Object = Mapping[str, Any]
-_PORT = 5758
 #: HTTP/1.0, so that the answer ends where the stream does.
 _REQUEST = b"GET /getTasks HTTP/1.0\r\n\r\n"
-#: Seconds that a task-executor gets for its answer.
-_PATIENCE = 10.0
+#: Seconds that all task-executors together get for their answers: leases are renewed after what is found here.
+_PATIENCE = 2.0
 #: How many are asked at once.
 _AT_ONCE = 16
 
 
-async def task_ends(
-    cluster: Cluster, objects: Iterable[Object], pods: Mapping[str, PodState], environment_id: str | None = None
-) -> dict[str, int | None]:
-    """Tell the exit codes of tasks that have ended, by their pods; None where it has failed and its pod does not say how.
+class TaskEnds:
+    """Asks for exit codes, and remembers them: a task that has ended stays so."""
 
-    Args:
-        environment_id: The only environment that is of interest; None: all are.
-    """
-    found: dict[str, int | None] = {}
-    asked: list[tuple[Object, str]] = []
-    for obj in objects:
-        notes = read(obj)
-        if notes is None or not notes.tasks:
-            continue
-        names = _pods(obj, notes, environment_id)
-        succeeded, failed, total = _counts(obj)
-        if succeeded >= total:
-            found |= dict.fromkeys(names, 0)
-        elif succeeded or failed:
-            found |= dict.fromkeys(names) if failed >= total else {}
-            asked += [(obj, name) for name in names if name in pods and not pods[name].deleted]
-    room = asyncio.Semaphore(_AT_ONCE)
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], int] = {}
 
-    async def ask(obj: Object, pod: str) -> None:
-        async with room:
-            answer = await _ask(cluster, obj["metadata"]["namespace"], pod)
-        code = exit_code(answer, obj["metadata"]["name"])
-        if code is not None:
-            found[pod] = code
+    async def of(
+        self, cluster: Cluster, objects: Iterable[Object], pods: Mapping[str, PodState], environment_id: str | None = None
+    ) -> dict[str, int | None]:
+        """Tell the exit codes of tasks that have ended, by their pods; None where it has failed and its pod does not say how.
 
-    await asyncio.gather(*(ask(obj, pod) for obj, pod in asked))
-    return found
+        Pods that do not answer in time are left out, as if their tasks went on; the next time they are asked again.
+
+        Args:
+            environment_id: The only environment that is of interest; None: all are.
+        """
+        found: dict[str, int | None] = {}
+        asked: list[tuple[Object, str]] = []
+        for obj in objects:
+            notes = read(obj)
+            if notes is None or not notes.tasks:
+                continue
+            names = _pods(obj, notes, environment_id)
+            succeeded, failed, total = _counts(obj)
+            if succeeded >= total:
+                found |= dict.fromkeys(names, 0)
+            elif succeeded or failed:
+                found |= dict.fromkeys(names) if failed >= total else {}
+                asked += [(obj, name) for name in names if name in pods and not pods[name].deleted]
+        await self._ask_all(cluster, [(obj, pod) for obj, pod in asked if _key(obj, pod) not in self._known])
+        return found | {pod: self._known[_key(obj, pod)] for obj, pod in asked if _key(obj, pod) in self._known}
+
+    async def _ask_all(self, cluster: Cluster, asked: Sequence[tuple[Object, str]]) -> None:
+        """Ask in another order each time, so that pods which never answer do not keep others from being asked."""
+        room = asyncio.Semaphore(_AT_ONCE)
+
+        async def ask(obj: Object, pod: str) -> None:
+            async with room:
+                answer = await _ask(cluster, obj["metadata"]["namespace"], pod)
+            code = exit_code(answer, obj["metadata"]["name"])
+            if code is not None:
+                self._known[_key(obj, pod)] = code
+
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE):
+                await together(ask(obj, pod) for obj, pod in random.sample(asked, len(asked)))
+
+
+def _key(obj: Object, pod: str) -> tuple[str, str]:
+    return obj["metadata"]["uid"], pod
 
 
 def _pods(obj: Object, notes: Notes, environment_id: str | None) -> list[str]:
@@ -79,12 +100,11 @@ async def _ask(cluster: Cluster, namespace: str, pod: str) -> bytes:
     reader = asyncio.StreamReader()
     transport: asyncio.Transport | None = None
     try:
-        async with asyncio.timeout(_PATIENCE):
-            protocol = asyncio.StreamReaderProtocol(reader)
-            transport = await cluster.port_forward(pod, _PORT, protocol, namespace=namespace)
-            transport.write(_REQUEST)
-            return await reader.read()
-    except (ApiError, OSError):  # a time-out is one of these
+        protocol = asyncio.StreamReaderProtocol(reader)
+        transport = await cluster.port_forward(pod, TASK_PORT, protocol, namespace=namespace)
+        transport.write(_REQUEST)
+        return await reader.read()
+    except (ApiError, OSError):
         return b""
     finally:
         if transport is not None:

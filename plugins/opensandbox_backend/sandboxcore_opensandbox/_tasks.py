@@ -16,6 +16,7 @@ from sandboxcore.errors import ProvisionTimeoutError, ServiceFailedError
 from ._config import task_timeout
 from ._notes import Notes
 from ._pool_fit import service_argv
+from ._pool_template import TASK_PORT
 
 if TYPE_CHECKING:
     from sandboxcore.spec import EnvironmentSpec
@@ -80,7 +81,7 @@ async def tasks_running(job: Job, watch: BatchWatch, name: str, notes: Notes) ->
     service = notes.part[0] if len(notes.part) == 1 else None
     if status is None:
         what = f"service {which!r}: its command was not started in time"
-        raise ProvisionTimeoutError(what, service=service, hint="has the pool a task-executor that answers on port 5758?")
+        raise ProvisionTimeoutError(what, service=service, hint=f"has the pool a task-executor that answers on port {TASK_PORT}?")
     if status.get("taskFailed"):
         said = status.get("taskLastErrorMessage") or "the controller does not say why"
         what = f"service {which!r}: its command failed in {status['taskFailed']} of {wanted} pods: {said}"
