@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,11 +10,11 @@ from typing import Any
 
 import pytest
 import yaml
-from sandboxcore_kubernetes import Cluster
+from sandboxcore_kubernetes import ApiError, Cluster
 from sandboxcore_opensandbox._config import OpenSandboxConfig
 from sandboxcore_opensandbox.pools import Pools, pool_objects
 
-from sandboxcore.errors import ProvisionError, UsageError
+from sandboxcore.errors import ProvisionError, SandboxError, UsageError
 from tests.cluster import kubectl
 from tests.opensandbox import places
 from tests.opensandbox.test_commands import run, where
@@ -101,6 +102,39 @@ async def test_nothing_is_left_of_a_manifest_that_is_refused(cluster: Cluster) -
     assert "good" not in {pool.name for pool in await Pools(cluster).all()}
     assert not await remaining(cluster, POLICY) & {"good-pool", "bad-pool"}
     assert not await remaining(cluster, CONFIG_MAP) & {"good-guest", "bad-guest"}
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_two_that_create_a_pool_at_once_take_nothing_away_from_each_other(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, refused: bool
+) -> None:
+    """Also where the slower one is refused what it wants to change."""
+    create, patch_object = Cluster.create, Cluster.patch
+    ahead: list[str] = []
+
+    async def overtaken(self: Cluster, obj: Mapping[str, Any], **options: Any) -> Any:
+        if obj["kind"] == "Pool" and not ahead:
+            ahead.append("raced")
+            assert await Pools(cluster).apply(objects("raced")) == ahead
+        return await create(self, obj, **options)
+
+    async def refusing(self: Cluster, kind: str, *args: Any, **options: Any) -> Any:
+        if refused and kind.endswith("/Pool"):
+            raise ApiError("no", status=403, reason="Forbidden")
+        return await patch_object(self, kind, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Cluster, "create", overtaken)
+        patch.setattr(Cluster, "patch", refusing)
+        with pytest.raises(SandboxError, match="change Pool 'raced'") if refused else contextlib.nullcontext():
+            await Pools(cluster).apply(objects("raced"))
+    assert ahead == ["raced"]
+    for kind, name in ((POLICY, "raced-pool"), (CONFIG_MAP, "raced-guest")):
+        assert await owners(cluster, kind, name) == ([] if refused else ["raced"])
+    await Pools(cluster).delete("raced")
+    if refused:  # so they are nobody's, and stay
+        for kind, name in ((POLICY, "raced-pool"), (CONFIG_MAP, "raced-guest")):
+            await cluster.delete(kind, name)
 
 
 def documents(path: Path, made: Sequence[Mapping[str, Any]]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sandboxcore._closing import finish
-from sandboxcore.errors import UsageError
+from sandboxcore.errors import SandboxError, UsageError
 from sandboxcore_kubernetes import ApiError
 from sandboxcore_kubernetes.cluster import APPLY_PATCH
 from sandboxcore_kubernetes.guest_mount import GUEST_FOLDER, guest_mount
@@ -43,6 +43,7 @@ class Application:
         self._cluster = cluster
         self._pools = [obj for obj in objects if obj.get("kind") == "Pool"]
         self._others = [obj for obj in objects if obj.get("kind") != "Pool"]
+        self._there: set[str] = set()
         self._created: list[Object] = []
         if not self._pools:
             raise UsageError("there is no Pool to create", hint="sandboxcore opensandbox pool template > pool.yaml")
@@ -64,6 +65,7 @@ class Application:
             ProvisionError: The cluster refuses one of the objects.
         """
         try:
+            self._there = {pool["metadata"]["name"] for pool in self._pools if await self._find(pool) is not None}
             # A pool makes its pods at once, so what they need comes first, and is given to the pool when that is there.
             there = [await self._put(obj) for obj in self._others]
             there += [await self._guest(name) for name in self._missing_guests()]
@@ -88,17 +90,27 @@ class Application:
 
     async def _put_pool(self, pool: Mapping[str, Any]) -> Object:
         """Create a pool, or replace all that it wants: what the manifest does not have must not stay."""
-        found, name = await self._find(pool), pool["metadata"]["name"]
+        name = pool["metadata"]["name"]
+        if name not in self._there and (made := await self._create(pool)) is not None:
+            return self._noted(made, None)
+        found = await self._find(pool) or pool
         try:
-            if found is None:
-                return self._noted(await self._cluster.create(pool, field_manager=_MANAGER), None)
             changes = [{"op": "add", "path": "/spec", "value": pool.get("spec") or {}}]
             for key in ("labels", "annotations"):
                 merged = (found["metadata"].get(key) or {}) | (pool["metadata"].get(key) or {})
                 changes.append({"op": "add", "path": f"/metadata/{key}", "value": merged})
             return await self._cluster.patch(_kind(pool), name, changes, content_type=_JSON_PATCH, field_manager=_MANAGER)
         except ApiError as error:
-            raise mapped(error, f"{'create' if found is None else 'change'} Pool {name!r}") from error
+            raise mapped(error, f"change Pool {name!r}") from error
+
+    async def _create(self, pool: Mapping[str, Any]) -> Object | None:
+        """Create a pool; None: somebody else was faster."""
+        try:
+            return await self._cluster.create(pool, field_manager=_MANAGER)
+        except ApiError as error:
+            if error.reason == "AlreadyExists":
+                return None
+            raise mapped(error, f"create Pool {pool['metadata']['name']!r}") from error
 
     async def _guest(self, name: str) -> Object:
         """Make the guest that templates mount, where there is none; whoever's one is there, it is left as it is."""
@@ -139,10 +151,20 @@ class Application:
     def _is_created(self, obj: Object) -> bool:
         return any(obj["metadata"]["uid"] == made["metadata"]["uid"] for made in self._created)
 
+    async def _is_wanted(self, made: Object) -> bool:
+        """Tell whether an object is of use to a pool that somebody else has made since this began."""
+        for pool in self._pools:
+            if pool["metadata"]["name"] not in self._there and _is_of(made, pool):
+                found = await self._find(pool)
+                if found is not None and not self._is_created(found):
+                    return True
+        return False
+
     async def _undo(self) -> None:
         for made in reversed(self._created):
-            with contextlib.suppress(ApiError):
-                await self._cluster.delete(_kind(made), made["metadata"]["name"], uid=made["metadata"]["uid"])
+            with contextlib.suppress(SandboxError):
+                if not await self._is_wanted(made):
+                    await self._cluster.delete(_kind(made), made["metadata"]["name"], uid=made["metadata"]["uid"])
 
 
 def _kind(obj: Mapping[str, Any]) -> str:
@@ -153,7 +175,7 @@ def _reference(pool: Object) -> Object:
     return {"apiVersion": API_VERSION, "kind": "Pool", "name": pool["metadata"]["name"], "uid": pool["metadata"]["uid"]}
 
 
-def _is_of(obj: Object, pool: Object) -> bool:
+def _is_of(obj: Object, pool: Mapping[str, Any]) -> bool:
     """Tell whether an object is of use to a pool and, by all that can be seen, to nobody else: its policy, or its guest."""
     if obj["kind"] == "ConfigMap":
         return obj["metadata"]["name"] in _guests(pool)
