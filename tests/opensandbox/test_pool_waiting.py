@@ -7,19 +7,22 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
+from unittest.mock import AsyncMock, MagicMock, Mock
 
 import pytest
 from sandboxcore_kubernetes import ApiError, Cluster
-from sandboxcore_opensandbox import _pool_making
+from sandboxcore_opensandbox import _pool_making, _stuck
+from sandboxcore_opensandbox._batch_watch import BatchWatch
 from sandboxcore_opensandbox._notes import Notes, allocated
 from sandboxcore_opensandbox._parts import batch_sandbox
 from sandboxcore_opensandbox._pool_looks import PoolLooks
 from sandboxcore_opensandbox._pool_making import Patience
+from sandboxcore_opensandbox._standing import Standing
 from sandboxcore_opensandbox._stuck import until_gone
 from sandboxcore_opensandbox.pools import Pools, pool_objects
 
 from sandboxcore import Session
-from sandboxcore.errors import ProvisionError, SandboxError
+from sandboxcore.errors import ProvisionError, ProvisionTimeoutError, SandboxError
 from tests.cluster import kubectl
 from tests.opensandbox import places
 from tests.opensandbox.kit import IMAGES
@@ -219,24 +222,64 @@ async def test_a_pool_that_still_warms_up_is_waited_for(
     """Though ``pool_wait`` is over: that is for pools that are full."""
     where = crd["namespace"]
     pools = Pools(cluster)
-    objects = pool_objects("cold", places.DEBIAN, buffer=1, maximum=2, namespace=where)
-    [pool] = [obj for obj in objects if obj["kind"] == "Pool"]
-    probe = {"exec": {"command": ["test", "-e", "/tmp/warm"]}, "periodSeconds": 1}
-    pool["spec"]["template"]["spec"]["containers"][0]["readinessProbe"] = probe
-    await pools.apply(objects)
+    await pools.apply(_cold("cold", where, buffer=1, maximum=2))
     looks = _counted_looks(monkeypatch)
     async with Session("opensandbox", config={**crd, "pool": "cold", "pool_wait": 0.0}) as session:
         making = asyncio.create_task(session.provision({"services": {"default": {}}}))
         await until(_more(looks, 4, making))
         while not making.done():
-            await asyncio.to_thread(_warm, where)
+            await asyncio.to_thread(_warm, where, "cold")
             await asyncio.sleep(0.2)
         assert (await (await making).default.exec(["true"])).ok
     await pools.delete("cold")
 
 
-def _warm(where: str) -> None:
-    selector = "sandbox.opensandbox.io/pool-name=cold"
+async def test_who_lets_others_past_waits_for_them_though_the_pool_only_warms_up(
+    crd: Mapping[str, Any], cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Instead of letting go over and over, because ``pool_wait`` is over."""
+    where = crd["namespace"]
+    await Pools(cluster).apply(_cold("chilly", where, buffer=1, maximum=2))
+    let_go: list[object] = []
+    really = _pool_making._let_go
+
+    async def noted(*args: Any) -> None:
+        let_go.append(args)
+        await really(*args)
+
+    monkeypatch.setattr(_pool_making, "_let_go", noted)
+    looks = _counted_looks(monkeypatch)
+    elder = Elder(cluster, "chilly-elder")
+    await elder.ask("chilly", 2)
+    async with Session("opensandbox", config={**crd, "pool": "chilly", "pool_wait": 0.0}) as session:
+        making = asyncio.create_task(session.provision({"services": {"default": {}}}))
+
+        async def has_let_go() -> bool | None:
+            return bool(let_go) or making.done() or None
+
+        await until(has_let_go)
+        await until(_more(looks, len(looks) + 12, making))
+        assert not making.done()
+        assert len(let_go) == 1
+        await elder.leave()
+        while not making.done():
+            await asyncio.to_thread(_warm, where, "chilly")
+            await asyncio.sleep(0.2)
+        await making
+    await Pools(cluster).delete("chilly")
+
+
+def _cold(name: str, where: str, **options: Any) -> list[dict[str, Any]]:
+    """Build a pool whose pods are not ready before they are warmed."""
+    objects = pool_objects(name, places.DEBIAN, namespace=where, **options)
+    [pool] = [obj for obj in objects if obj["kind"] == "Pool"]
+    probe = {"exec": {"command": ["test", "-e", "/tmp/warm"]}, "periodSeconds": 1}
+    pool["spec"]["template"]["spec"]["containers"][0]["readinessProbe"] = probe
+    return objects
+
+
+def _warm(where: str, pool: str) -> None:
+    selector = f"sandbox.opensandbox.io/pool-name={pool}"
     for name in kubectl("-n", where, "get", "pods", "-l", selector, "-o", "name").split():
         kubectl("-n", where, "exec", name, "--", "touch", "/tmp/warm", check=False)
 
@@ -267,6 +310,27 @@ async def test_why_new_pods_can_not_start_is_told_though_others_are_in_use(crd: 
 
 
 @pytest.mark.tier("none")
+async def test_pods_that_can_not_start_fail_nobody_while_others_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pool of them all has good pods, but those are in use."""
+    states = {name: Mock(ready=name == "used", deleted=False) for name in ("used", "bad", "new")}
+    for name, state in states.items():
+        state.name = name
+    bad = {"bad"}
+    causes = {name: Mock(pod=name, message="no such image", hint="") for name in states}
+    monkeypatch.setattr(Standing, "ripe", lambda self, watch, now: [causes[name] for name in sorted(bad)])
+    cluster = MagicMock()
+    cluster.pods.return_value.__aenter__.return_value.pods = states
+    notes = Notes(batch="b", run_id="r", environments=("b",), services=("a",), part=("a",), owner="o", created=1.0, pool="p")
+    part = _pool_making._OfPool("p", [("b", notes)], {"b": 1})
+    marks = {"sandbox.opensandbox.io/alloc-status": '{"pods":["used"]}'}
+    holder = {"metadata": {"name": "holder", "annotations": marks}}
+    await part.check(Mock(), cluster, {}, [holder], late=False)
+    bad.add("new")
+    with pytest.raises(ProvisionError, match=r"pods of pool 'p' can't start: no such image \(pod bad\)"):
+        await part.check(Mock(), cluster, {}, [holder], late=False)
+
+
+@pytest.mark.tier("none")
 def test_only_the_time_counts_in_which_a_pool_is_full() -> None:
     patience = Patience(10.0)
     assert not patience.looked(0.0, full=False)
@@ -282,16 +346,26 @@ class _Counting:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.may = asyncio.Event()
+        self.may.set()
 
     async def list(self, kind: str) -> dict[str, Any]:
         self.asked.append(kind)
-        await asyncio.sleep(0)
+        await self.may.wait()
         return {"items": [{"spec": {"poolRef": "p"}}, {"spec": {"template": {}}}]}
 
     async def get(self, kind: str, name: str) -> dict[str, Any]:
         self.asked.append(f"{kind} {name}")
-        await asyncio.sleep(0)
+        await self.may.wait()
         return {"metadata": {"name": name}}
+
+    def was_asked(self, times: int) -> Callable[[], Awaitable[bool | None]]:
+        """Tell whether so much was asked, to who waits for it."""
+
+        async def look() -> bool | None:
+            return len(self.asked) >= times or None
+
+        return look
 
 
 @pytest.mark.tier("none")
@@ -301,3 +375,95 @@ async def test_many_who_wait_look_once() -> None:
     found = await asyncio.gather(*(looks.requests() for _ in range(64)), *(looks.pool("p") for _ in range(64)))
     assert sorted(client.asked) == [KIND, f"{POOL} p"]
     assert found[0] == [{"spec": {"poolRef": "p"}}]
+
+
+@pytest.mark.tier("none")
+async def test_a_look_that_fails_fails_once_for_all_who_wait() -> None:
+    client = Mock(list=AsyncMock(side_effect=ApiError("no answer")))
+    looks = PoolLooks(client)
+    found = await asyncio.gather(*(looks.requests() for _ in range(64)), return_exceptions=True)
+    assert [str(error) for error in found] == ["no answer"] * 64
+    client.list.assert_awaited_once()
+    client.list = AsyncMock(return_value={"items": []})
+    assert await looks.requests() == []
+
+
+@pytest.mark.tier("none")
+async def test_who_no_longer_waits_takes_a_look_from_nobody() -> None:
+    client = _Counting()
+    looks = PoolLooks(client)  # type: ignore[arg-type]
+    client.may.clear()
+    waiting = [asyncio.create_task(looks.requests()) for _ in range(2)]
+    await until(client.was_asked(1))
+    waiting[0].cancel()
+    client.may.set()
+    assert await waiting[1] == [{"spec": {"poolRef": "p"}}]
+    client.may.clear()
+    alone = asyncio.create_task(looks.pool("p"))
+    await until(client.was_asked(2))
+    alone.cancel()
+    await asyncio.wait((alone,))
+    client.may.set()
+    assert (await looks.pool("p"))["metadata"]["name"] == "p"
+
+
+class _Stuck:
+    """A cluster that has one object which nobody will ever let go, and no pool."""
+
+    def __init__(self) -> None:
+        metadata = {"name": "b", "namespace": "ns", "uid": "u", "resourceVersion": "1"}
+        self.watch = BatchWatch(self, "ns", "r")  # type: ignore[arg-type]
+        self.watch.put({"metadata": metadata | {"finalizers": [_stuck.POOL_FINALIZER]}, "spec": {"poolRef": "p"}})
+        self.freed: list[str] = []
+
+    async def get(self, *args: Any, **options: Any) -> Any:
+        raise ApiError("not found", status=404)
+
+    async def delete(self, *args: Any, **options: Any) -> bool:
+        return True
+
+    async def patch(self, kind: str, name: str, *args: Any, **options: Any) -> None:
+        self.freed.append(name)
+        self.watch._take("DELETED", {"metadata": {"name": name}})
+
+
+@pytest.mark.tier("none")
+async def test_nothing_is_judged_before_its_time() -> None:
+    """However short the patience is: the controller may be about to let go."""
+    cluster = _Stuck()
+    with pytest.raises(ApiError, match="b is still there after 0 s"):
+        await until_gone(cluster, cluster.watch, ("b",), strip=True, patience=0.1)  # type: ignore[arg-type]
+    assert cluster.freed == []
+
+
+@pytest.mark.tier("none")
+async def test_what_stays_for_ever_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_stuck, "SUSPICIOUS", 0.05)
+    cluster = _Stuck()
+    with pytest.raises(ApiError, match="b will stay for ever: its pool 'p' is gone"):
+        await until_gone(cluster, cluster.watch, ("b",), strip=False)  # type: ignore[arg-type]
+    await until_gone(cluster, cluster.watch, ("b",), strip=True)  # type: ignore[arg-type]
+    assert cluster.freed == ["b"]
+
+
+@pytest.mark.tier("none")
+async def test_letting_go_when_the_time_is_up_is_told_as_that() -> None:
+    cluster = _Stuck()
+    job = Mock(deadline=asyncio.get_running_loop().time(), batch="mine", namespace="ns")
+    with pytest.raises(ProvisionTimeoutError, match=r"did not come in time; it let older batches past, and .* still there"):
+        await _pool_making._let_go(job, cluster, cluster.watch, ("b",))  # type: ignore[arg-type]
+    assert cluster.freed == []
+
+
+@pytest.mark.tier("none")
+async def test_a_pool_that_stays_full_is_told_by_who_lets_others_past() -> None:
+    """With who has it, and without asking for its pods once more."""
+    pool = {"metadata": {"name": "p"}, "spec": {"capacitySpec": {"poolMax": 2}}, "status": {"total": 2, "allocated": 2}}
+    notes = Notes(
+        batch="elder", run_id="r", environments=("elder",), services=("a",), part=("a",), owner="o", created=1.0, pool="p"
+    )
+    elder = batch_sandbox("elder", "ns", notes, lease_end=1.0, grace=1.0, replicas=3)
+    looks = Mock(requests=AsyncMock(return_value=[elder]), pool=AsyncMock(return_value=pool))
+    job = Mock(deadline=asyncio.get_running_loop().time() + 600, claims=[Mock()], batch="mine")
+    with pytest.raises(ProvisionError, match="pool 'p' has no room for 1 pods: total 2, allocated 2"):
+        await _pool_making._until_served(job, looks, ["elder"], [("mine", notes)], Patience(0.0))

@@ -67,12 +67,27 @@ class _Look(Generic[T]):
 
     def __init__(self, ask: Callable[[], Awaitable[T]]) -> None:
         self._ask = ask
-        self._asking = asyncio.Lock()
+        self._asking: asyncio.Task[T] | None = None
+        self._waiting = 0
         self._found: tuple[float, T] | None = None
 
     async def fresh(self) -> T:
-        async with self._asking:
-            now = asyncio.get_running_loop().time()
-            if self._found is None or now - self._found[0] >= LOOK_SECONDS:
-                self._found = now, await self._ask()
+        """Return it, or raise what asking for it has raised, which all who wait have in common."""
+        now = asyncio.get_running_loop().time()
+        if self._found is not None and now - self._found[0] < LOOK_SECONDS:
             return self._found[1]
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._look(now))
+        self._waiting += 1
+        try:
+            return await asyncio.shield(self._asking)
+        finally:
+            self._waiting -= 1
+            if not self._waiting and self._asking is not None:  # nobody wants to know it any more
+                self._asking.cancel()
+                self._asking = None
+
+    async def _look(self, now: float) -> T:
+        found = await self._ask()
+        self._found = now, found
+        return found

@@ -7,12 +7,13 @@ import dataclasses
 import datetime
 import itertools
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sandboxcore.errors import ProvisionError, ProvisionTimeoutError, ServiceFailedError
 from sandboxcore.values import Event
-from sandboxcore_kubernetes import diagnose
+from sandboxcore_kubernetes import ApiError, diagnose
 
 from ._batch_making import create_part
 from ._batch_watch import KIND
@@ -63,7 +64,7 @@ async def fill_from_pools(
             break
         patience.looked(asyncio.get_running_loop().time(), full=False)  # until its pods were taken back, the time does not count
         await _let_go(job, cluster, watch, tuple(name for name, _ in asked))
-        await _until_served(looks, elders, patience, job.deadline)
+        await _until_served(job, looks, elders, asked, patience)
     states = await together(_take(job, cluster, watch, name, notes) for name, notes in asked)
     await prepare(job, cluster, [(notes, pods) for (_, notes), pods in zip(asked, states, strict=True)])
     await together(tasks_running(job, watch, name, notes) for name, notes in asked)
@@ -175,7 +176,8 @@ class _OfPool:
         async with cluster.pods(job.namespace, f"{POOL_LABEL}={self._name}") as watch:
             ripe = self._standing.ripe(watch, asyncio.get_running_loop().time())
             causes = [cause for cause in ripe if cause.pod not in taken]
-            working = any(state.ready and state.name not in taken for state in watch.pods.values())
+            hopeless = {*taken, *(cause.pod for cause in causes)}
+            working = any(state.name not in hopeless and not state.deleted for state in watch.pods.values())
         why = f"{causes[0].message} (pod {causes[0].pod})" if causes else ""
         if causes and not working:
             what = f"pods of pool {self._name!r} can't start: {why}"
@@ -250,18 +252,41 @@ async def _let_go(job: Job, cluster: Cluster, watch: BatchWatch, names: tuple[st
 
     Raises:
         ApiError: One is still there; the message says what keeps it.
+        ProvisionTimeoutError: The time is up before that can be said.
     """
     await asyncio.gather(*(cluster.delete(KIND, name, namespace=job.namespace) for name in names))
-    patience = min(PATIENCE, max(0.1, job.deadline - asyncio.get_running_loop().time()))
-    await until_gone(cluster, watch, names, strip=job.connection.config.strip_finalizers, patience=patience)
+    left = max(0.1, job.deadline - asyncio.get_running_loop().time())
+    strip = job.connection.config.strip_finalizers
+    try:
+        await until_gone(cluster, watch, names, strip=strip, patience=min(PATIENCE, left))
+    except ApiError as error:
+        if asyncio.get_running_loop().time() < job.deadline:
+            raise
+        raise ProvisionTimeoutError(
+            f"the pods of batch {job.batch} did not come in time; it let older batches past, and {error.message}",
+            hint="give it more time: timeout",
+        ) from error
 
 
-async def _until_served(looks: PoolLooks, elders: Sequence[str], patience: Patience, deadline: float) -> None:
-    """Wait until older batches have what they need, or are gone."""
+async def _until_served(
+    job: Job, looks: PoolLooks, elders: Sequence[str], parts: Sequence[tuple[str, Notes]], patience: Patience
+) -> None:
+    """Wait until older batches have what they need, or are gone; or until the time is up.
+
+    Raises:
+        ProvisionError: The pools were full for as long as that may be waited for.
+    """
     loop = asyncio.get_running_loop()
-    while loop.time() < deadline and not patience.looked(loop.time(), full=True):
-        if not any(claimant.hungry for claimant in claimants(await looks.requests()) if claimant.batch in elders):
+    wanted: Counter[str] = Counter()
+    for _, notes in parts:
+        wanted[notes.pool] += len(notes.part) * len(job.claims)
+    while loop.time() < job.deadline:
+        everyone = await looks.requests()
+        if not any(claimant.hungry for claimant in claimants(everyone) if claimant.batch in elders):
             return
+        full = [pool for name in wanted if wanted[name] > room(pool := await looks.pool(name)).free]
+        if patience.looked(loop.time(), full=bool(full)):
+            raise exhausted(full[0], everyone, wanted[full[0]["metadata"]["name"]], job.batch)
         await asyncio.sleep(LOOK_SECONDS)
 
 

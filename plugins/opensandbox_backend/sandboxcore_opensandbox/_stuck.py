@@ -6,6 +6,7 @@ pods were all given back before it was deleted (its tasks ended under ``taskReso
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ __all__ = ("PATIENCE", "SUSPICIOUS", "free", "until_gone", "why_stuck")
 SUSPICIOUS = 10.0
 #: Seconds that the cluster gets for taking objects and pods away.
 PATIENCE = 100.0
+#: Seconds in which one that was freed goes.
+_FREED = 5.0
 POOL = f"{API_VERSION}/Pool"
 
 
@@ -65,14 +68,17 @@ async def until_gone(
     def gone() -> bool | None:
         return all(watch.get(name) is None for name in names) or None
 
-    waited = 0.0
-    while await watch.wait_for(names, gone, timeout=min(SUSPICIOUS, patience)) is None:
-        waited += SUSPICIOUS
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + patience
+    suspicious = False
+    while await watch.wait_for(names, gone, timeout=min(SUSPICIOUS, left := max(0.0, deadline - loop.time()))) is None:
+        suspicious = suspicious or left >= SUSPICIOUS
         for obj in filter(None, [watch.get(name) for name in names]):
-            reason = await why_stuck(cluster, obj)
+            reason = await why_stuck(cluster, obj) if suspicious else None
             if reason is not None and strip:
                 await free(cluster, obj)
-            elif reason is not None or waited >= patience:
+                deadline = max(deadline, loop.time() + _FREED)
+            elif reason is not None or left <= SUSPICIOUS:
                 raise (reason or _slow(obj, patience))
 
 
