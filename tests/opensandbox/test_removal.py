@@ -14,6 +14,7 @@ from sandboxcore_kubernetes import ApiError, Cluster
 from sandboxcore_opensandbox import _removal
 from sandboxcore_opensandbox._config import OpenSandboxConfig
 from sandboxcore_opensandbox._names import RELEASE
+from sandboxcore_opensandbox._notes import lease_key
 from sandboxcore_opensandbox._provisioner import CrdProvisioner
 from sandboxcore_opensandbox._removal import Remover
 
@@ -155,6 +156,30 @@ async def test_a_run_that_has_nothing_is_no_longer_watched(crd: Mapping[str, Any
         assert _watches() == 1
         await remover.destroy(kept[1].ref)
         assert _watches() == 0
+
+
+async def test_the_own_run_is_watched_to_its_end(crd: Mapping[str, Any]) -> None:
+    """Who makes one environment after the other need not begin anew each time."""
+    spec = {"services": {"default": {"image": BUSYBOX, "command": ["sleep", "infinity"]}}}
+    async with Session("opensandbox", config=dict(crd)) as session:
+        await (await session.provision(spec)).destroy()
+        assert _watches() == 1
+    assert _watches() == 0
+
+
+@pytest.mark.parametrize("from_pool", [False, True])
+async def test_what_a_destroyed_environment_was_promised_is_forgotten(
+    session: Session, pool: str, cluster: Cluster, from_pool: bool
+) -> None:
+    images = {"services": {"default": {"image": BUSYBOX, "command": ["sleep", "infinity"]}}}
+    first, second, third = await batch(session, pooled(pool) if from_pool else images, 3)
+    await first.keep(3600.0)
+    name = first.ref.data["parts"][0]
+    assert lease_key(first.id) in (await cluster.get(KIND, name))["metadata"]["annotations"]
+    for gone in (first, second):  # the second was promised nothing of its own
+        await gone.destroy()
+        assert lease_key(gone.id) not in (await cluster.get(KIND, name))["metadata"]["annotations"]
+    await third.destroy()
 
 
 def _watches() -> int:

@@ -196,12 +196,12 @@ class _Aliases:
         self._watch = watch
         self._owner = owner
         self._places = _places(job.connection, notes, job.namespace)
-        self._gates: dict[str, asyncio.Lock] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
         self._made: set[str] = set()
 
     async def of(self, pod: str, place: tuple[int, str]) -> None:
         """Make those of a pod, which has its address. Idempotent."""
-        async with self._gates.setdefault(pod, asyncio.Lock()):
+        async with self._locks.setdefault(pod, asyncio.Lock()):
             state = self._watch.get(pod)
             if pod in self._made or state is None or not state.ip:
                 return

@@ -26,6 +26,7 @@ class Connection:
         self._cluster: Cluster | None = None
         self._watches: dict[str, BatchWatch] = {}
         self._users: Counter[BatchWatch] = Counter()
+        self._own_runs: set[str] = set()
         self._looks: PoolLooks | None = None
         self._gate = asyncio.Lock()
 
@@ -46,7 +47,9 @@ class Connection:
 
     @contextlib.asynccontextmanager
     async def batches(self, run_id: str) -> AsyncIterator[BatchWatch]:
-        """Have the watch of a run's BatchSandboxes. All that have it share it, and it goes on after them while there are any.
+        """Have the watch of a run's BatchSandboxes. All that have it share it.
+
+        It goes on after them while there are any, and to the end where it is the run of what is made here.
 
         Raises:
             ApiError: The server refuses.
@@ -66,18 +69,19 @@ class Connection:
             await self._end_unused()
 
     def put(self, run_id: str, obj: Mapping[str, Any]) -> None:
-        """Let those who have the watch of a run know what a request has answered."""
+        """Let those who have the watch of a run know what was made for it here."""
+        self._own_runs.add(run_id)
         watch = self._watches.get(run_id)
         if watch is not None:
             watch.put(obj)
 
     async def _end_unused(self) -> None:
         """End the watches that nobody has and that have nothing to tell: who cleans up after others sees many runs."""
-        unused = {run_id: watch for run_id, watch in self._watches.items() if not self._users[watch] and watch.is_empty}
-        for run_id, watch in unused.items():
-            del self._watches[run_id], self._users[watch]
-        for watch in unused.values():
-            await watch.aclose()
+        for run_id, watch in list(self._watches.items()):
+            unused = not self._users[watch] and watch.is_empty and run_id not in self._own_runs
+            if unused and self._watches.get(run_id) is watch:  # and nobody else has just ended it
+                del self._watches[run_id], self._users[watch]
+                await watch.aclose()
 
     async def looks(self) -> PoolLooks:
         """Return what all that wait for pools look at them with."""
@@ -90,8 +94,8 @@ class Connection:
 
     async def aclose(self) -> None:
         """End watches and close the connection. Idempotent."""
-        watches, self._watches = self._watches, {}
-        for watch in watches.values():
+        while self._watches:
+            _, watch = self._watches.popitem()
             await watch.aclose()
         cluster, self._cluster, self._looks = self._cluster, None, None
         if cluster is not None:

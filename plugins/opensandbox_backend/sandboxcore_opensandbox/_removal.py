@@ -15,7 +15,7 @@ from ._changing import change
 from ._describe import pod_names, pods_of
 from ._errors import mapped
 from ._names import BATCH_LABEL, POOL_LABEL, RELEASE
-from ._notes import BATCH, Notes, gone_key, live_environments, read, released
+from ._notes import BATCH, Notes, gone_key, lease_key, live_environments, read, released
 from ._stuck import PATIENCE, until_gone
 from ._together import together
 
@@ -161,7 +161,8 @@ class Remover:
         name, namespace = obj["metadata"]["name"], obj["metadata"]["namespace"]
 
         def marked(now: Object) -> dict[str, Any]:
-            marks = {gone_key(environment): "" for environment in ids}
+            marks: dict[str, str | None] = {gone_key(environment): "" for environment in ids}
+            marks |= dict.fromkeys(map(lease_key, ids))
             if set(live_environments(now, notes)).difference(ids):
                 before = json.loads((now["metadata"].get("annotations") or {}).get(RELEASE) or "{}").get("pods") or []
                 marks[RELEASE] = json.dumps({"pods": sorted({*before, *pods_of(now, notes, ids)})}, separators=(",", ":"))
@@ -196,12 +197,11 @@ class Remover:
         indices = [notes.index(environment, service) for environment in ids for service in notes.part]
         image = obj["spec"]["template"]["spec"]["containers"][0]["image"]
         changes = [{"op": "replace", "path": f"/spec/shardPatches/{index}", "value": _placeholder(image)} for index in indices]
-        marks = [
-            {"op": "add", "path": f"/metadata/annotations/{gone_key(environment).replace('/', '~1')}", "value": ""}
-            for environment in ids
-        ]
+        marks = [_marked(gone_key(environment)) for environment in ids]
+        # What is not there can't be taken away, so it is put there before.
+        unmarks = [_marked(lease_key(environment), op) for environment in ids for op in ("add", "remove")]
         try:
-            await cluster.patch(KIND, name, [*changes, *marks], namespace=namespace, content_type=_JSON_PATCH)
+            await cluster.patch(KIND, name, [*changes, *marks, *unmarks], namespace=namespace, content_type=_JSON_PATCH)
         except ApiError as error:
             if error.status != 404:  # else somebody deletes the whole batch, and these pods with it
                 raise
@@ -222,6 +222,12 @@ async def _parts(cluster: Cluster, namespace: str, batch: str) -> list[tuple[Obj
 
 def _alive(parts: Sequence[tuple[Object, Notes]]) -> set[str]:
     return {name for obj, notes in parts for name in live_environments(obj, notes)}
+
+
+def _marked(annotation: str, op: str = "add") -> dict[str, str]:
+    """Build the step of a JSON patch that sets a mark, or takes it away."""
+    step = {"op": op, "path": f"/metadata/annotations/{annotation.replace('/', '~1')}"}
+    return step | ({"value": ""} if op == "add" else {})
 
 
 def _lasting(pods: Sequence[str]) -> ApiError:
