@@ -202,11 +202,22 @@ async def test_a_server_at_its_limits_is_asked_with_pauses_and_its_words_are_tol
     headers = {"Retry-After": "0"}
     async with standing_in() as (server, provisioner):
         server.always["POST /sandboxes"] = lambda: refused(429, "KUBERNETES::POOL_CAPACITY_EXHAUSTED", **headers)
+        await provisioner.find({})  # what is slow the first time, as the SDK's import, is not what is meant
         began = time.monotonic()
         with pytest.raises(ProvisionTimeoutError, match=r"not ready after 3 s; .*POOL_CAPACITY_EXHAUSTED") as caught:
             await provision(provisioner, 3.0)
         assert server.asked["POST /sandboxes"] <= 1 + (time.monotonic() - began) / 0.5
         assert "poolMax" in (caught.value.hint or "")
+
+
+@pytest.mark.tier("none")
+async def test_a_creation_that_the_server_has_ended_by_itself_is_not_looked_for() -> None:
+    """Its 504 is none of a proxy's: it says that it has taken the sandbox away."""
+    async with standing_in() as (server, provisioner):
+        server.always["POST /sandboxes"] = lambda: refused(504, "KUBERNETES::POD_READY_TIMEOUT")
+        with pytest.raises(ProvisionTimeoutError, match="POD_READY_TIMEOUT"):
+            await provision(provisioner)
+        assert server.asked["GET /sandboxes"] <= 2
 
 
 @pytest.mark.tier("none")

@@ -19,7 +19,8 @@ __all__ = ("Creation",)
 _SHORTEST_PAUSE = 0.5
 #: Seconds in which a sandbox whose making was given up can appear before it is left to the end of its lease.
 _LATE_SECONDS = 10.0
-_LOOK_SECONDS = 0.2
+#: Seconds from one look to the next: at first, and at most.
+_FIRST_LOOK, _LAST_LOOK = 0.1, 2.0
 
 
 class Creation:
@@ -63,6 +64,7 @@ class Creation:
 
     async def settle(self, is_listed: Callable[[], Awaitable[bool]]) -> None:
         """Wait until the server lists what it creates, or is done with it, for some seconds at most; then stop waiting for it."""
+        pause = _FIRST_LOOK
         try:
             async with asyncio.timeout(_LATE_SECONDS):
                 while self._goes_on():
@@ -71,7 +73,8 @@ class Creation:
                             break
                     except SandboxError:  # perhaps it is being restarted
                         pass
-                    await asyncio.sleep(_LOOK_SECONDS)
+                    await asyncio.sleep(pause)
+                    pause = min(_LAST_LOOK, pause * 2)
         except TimeoutError:
             pass
         if self._task is not None and not self._task.done():

@@ -162,6 +162,8 @@ def was_sent(error: BaseException) -> bool:
 
 def is_lost(error: BaseException) -> bool:
     """Tell whether the server may go on with what it was asked for, though its answer will not come."""
+    if any(code in _text(error) for code in BY_CODE):  # it is the server's answer, whatever its status
+        return False
     status = getattr(error, "status_code", None)
     if status is not None:
         return status in _BY_THE_WAY
