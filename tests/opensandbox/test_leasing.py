@@ -50,6 +50,27 @@ async def test_what_is_kept_of_a_batch_outlives_its_siblings(crd: Mapping[str, A
     await first.destroy()
 
 
+async def test_what_one_environment_has_for_itself_is_renewed_with_one_request(
+    session: Session, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = await session.provision(SPEC)
+    asked: list[str] = []
+    get = Cluster.get
+
+    async def noted(self: Cluster, kind: str, *args: Any, **options: Any) -> Any:
+        asked.append(kind)
+        return await get(self, kind, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Cluster, "get", noted)
+        await environment.renew(3600.0)
+    assert KIND not in asked
+    obj = await cluster.get(KIND, environment.id)
+    assert 3500 < expiry(obj) - GRACE - time.time() <= 3601
+    assert abs(lease_end(obj, environment.id) - (expiry(obj) - GRACE)) < 0.01
+    await environment.destroy()
+
+
 async def test_a_clock_that_is_wrong_ends_nothing(session: Session, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """The controller judges by its own clock, so what it is told comes from there."""
     right = time.time

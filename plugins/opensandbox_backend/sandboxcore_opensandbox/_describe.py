@@ -83,6 +83,7 @@ def _address(objects: Sequence[Object], notes: Notes) -> dict[str, Any]:
         "mode": "crd",
         "namespace": objects[0]["metadata"]["namespace"],
         "batch": notes.batch,
+        "shared": len(notes.environments) > 1,
         "parts": sorted(obj["metadata"]["name"] for obj in objects),
     }
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sandboxcore_kubernetes import ApiError
 
+from ._batch_watch import KIND
 from ._changing import change
 from ._errors import mapped
 from ._notes import LEASE, expire_time, lease_end, lease_key, live_environments, read
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from ._connection import Connection
 
 __all__ = ("lease_change", "renew")
+
+#: How many objects are changed at once.
+_AT_ONCE = 16
 
 
 async def renew(connection: Connection, environments: Sequence[EnvironmentRef], lease: float) -> None:
@@ -38,13 +42,29 @@ async def renew(connection: Connection, environments: Sequence[EnvironmentRef], 
         for name in ref.data["parts"]:
             parts.setdefault((ref.data["namespace"], name), set()).add(ref.environment_id)
 
+    # What only one environment has needs no look at what others have there.
+    alone = {
+        (ref.data["namespace"], name) for ref in environments if not ref.data.get("shared", True) for name in ref.data["parts"]
+    }
+    room = asyncio.Semaphore(_AT_ONCE)
+
     async def one(namespace: str, name: str, renewed: set[str]) -> None:
         try:
-            await change(cluster, name, namespace, lambda obj: lease_change(obj, renewed, end, grace))
+            async with room:
+                if (namespace, name) in alone:
+                    await cluster.patch(KIND, name, _of_one(min(renewed), end, grace), namespace=namespace)
+                else:
+                    await change(cluster, name, namespace, lambda obj: lease_change(obj, renewed, end, grace))
         except ApiError as error:
-            raise mapped(error, f"renew the lease of BatchSandbox {name}") from error
+            if error.status != 404:
+                raise mapped(error, f"renew the lease of BatchSandbox {name}") from error
 
     await asyncio.gather(*(one(namespace, name, renewed) for (namespace, name), renewed in sorted(parts.items())))
+
+
+def _of_one(environment_id: str, end: float, grace: float) -> dict[str, Any]:
+    marks = {LEASE: f"{end:.3f}", lease_key(environment_id): None}
+    return {"metadata": {"annotations": marks}, "spec": {"expireTime": expire_time(end + grace)}}
 
 
 def lease_change(obj: Mapping[str, Any], renewed: Collection[str], end: float, grace: float) -> dict[str, Any] | None:
