@@ -76,7 +76,7 @@ async def test_what_was_waited_for_and_failed_is_told(session: Session) -> None:
 async def test_what_is_waited_for_and_never_ends_is_told(crd: Mapping[str, Any]) -> None:
     spec = _depending("completed", first="exec sleep infinity", then="exec sleep infinity")
     with pytest.raises(ProvisionTimeoutError, match=r"'then' was not started in time: service 'first', .* was not completed"):
-        async with Session("opensandbox", config=dict(crd), timeout=15) as session:
+        async with Session("opensandbox", config=dict(crd), timeout=60) as session:
             await session.provision(spec)
 
 
