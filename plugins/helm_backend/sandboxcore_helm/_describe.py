@@ -49,8 +49,8 @@ class Record:
 
     @property
     def created_at(self) -> float:
-        """When it was made, seconds since the epoch by this machine's clock."""
-        return float(self.annotations.get(CREATED) or self.labels.get("createdAt") or 0) + self._ahead
+        """When it was made, seconds since the epoch by the server's clock: the same to everybody who looks."""
+        return float(self.annotations.get(CREATED) or self.labels.get("createdAt") or 0)
 
     def expires_at(self, leases: Mapping[str, RunLease]) -> float:
         """Until when it is claimed, by this machine's clock: by its own word or by its run's Lease, whichever is later."""
@@ -179,7 +179,7 @@ def lone_lease(lease: RunLease, *, ahead: float) -> EnvironmentRef:
         environment_id=lease.name,
         run_id=lease.run_id,
         owner=lease.owner,
-        created_at=lease.acquired_at + ahead,
+        created_at=lease.acquired_at,
         expires_at=lease.expires_at + ahead,
         default="",
         sandboxes=(),
