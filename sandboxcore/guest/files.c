@@ -31,6 +31,12 @@ static void say(uint8_t kind, int value) {
     send(control_fd, &report, sizeof report, MSG_NOSIGNAL);
 }
 
+static _Noreturn void refuse(int error, uint8_t phase) {
+    struct report report = {.kind = REPORT_FAILED, .value = error, .phase = phase};
+    send(control_fd, &report, sizeof report, MSG_NOSIGNAL);
+    _exit(0);
+}
+
 static _Noreturn void finish(int error) {
     say(error ? REPORT_FAILED : REPORT_EXIT, error);
     _exit(0);
@@ -366,22 +372,15 @@ static int make_folder(const struct request *r) {
 }
 
 _Noreturn void files_main(const struct request *request, int control, int in, int out) {
-    if (!keep_only((int[]){control, in, out}, 3)) {
-        struct report report = {.kind = REPORT_FAILED, .value = errno, .phase = PHASE_SPAWN};
-        send(control, &report, sizeof report, MSG_NOSIGNAL);
-        _exit(0);
-    }
+    control_fd = control;
+    if (!keep_only((int[]){control, in, out}, 3)) refuse(errno, PHASE_SPAWN);
     control_fd = 3;
     umask(022);
 
     struct identity who;
     int error = identify(*request->user ? request->user : settings.default_user, &who);
     if (!error) error = become(&who);
-    if (error) {
-        struct report report = {.kind = REPORT_FAILED, .value = error, .phase = PHASE_USER};
-        send(control_fd, &report, sizeof report, MSG_NOSIGNAL);
-        _exit(0);
-    }
+    if (error) refuse(error, PHASE_USER);
     switch (request->op) {
         case OP_READ: finish(read_file(request, 5));
         case OP_WRITE: finish(write_file(request, 4));

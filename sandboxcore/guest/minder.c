@@ -195,7 +195,7 @@ static void report_end(struct minder *m, uint32_t unkillable) {
 
 static void kill_and_report(struct minder *m, uint8_t why) {
     if (!m->ended) m->why = why;
-    uint32_t unkillable = m->reported && m->pause_ms ? (uint32_t)kill_children(NULL, 0) : kill_tree(m);
+    uint32_t unkillable = m->pause_ms ? (uint32_t)kill_children(NULL, 0) : kill_tree(m);
     report_end(m, unkillable);
     if (!unkillable && !m->pause_ms) {
         m->deadline = 0;
