@@ -9,6 +9,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sandboxcore.errors import ProvisionError
+from sandboxcore_kubernetes.diagnosis import has_no_account_yet
 from sandboxcore_kubernetes.errors import ApiError
 
 from ._manifest import WORKLOADS
@@ -24,21 +25,12 @@ __all__ = ("FIELD_MANAGER", "Creator", "dressed", "is_kept")
 
 FIELD_MANAGER = "helm"
 _KEEP = "helm.sh/resource-policy"
-#: What the server refuses for a moment whatever is asked for, by status and message, and the pauses (s) before it is asked again:
-#: collisions of its own, and a namespace so new that the controller manager has not given it its account yet. A manager that lost
-#: the server for two seconds may take most of a minute to look again; the environment's time limit ends this earlier.
-_PASSING = (
-    (
-        (409, 500),
-        re.compile(r"Operation cannot be fulfilled on resourcequotas|etcdserver: |the object has been modified"),
-        (0.05, 0.1, 0.2, 0.5, 1.0, 2.0),
-    ),
-    (
-        (403,),
-        re.compile(r'error looking up service account \S+/default: serviceaccount "default" not found'),
-        (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, *[8.0] * 14),
-    ),
-)
+#: The server's own collisions, which say nothing about the request, and the pauses (s) before it is asked again.
+_COLLISION = re.compile(r"Operation cannot be fulfilled on resourcequotas|etcdserver: |the object has been modified")
+_COLLISION_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+#: Likewise while the controller manager has not given a new namespace its account. One that lost the server for two seconds may
+#: take most of a minute to look again; the environment's time limit ends this earlier.
+_ACCOUNT_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, *[8.0] * 14)
 
 T = TypeVar("T")
 
@@ -134,9 +126,9 @@ def _turn(body: Mapping[str, Any]) -> int:
 
 
 def _pauses(error: ApiError) -> Sequence[float]:
-    if error.reason == "AlreadyExists":
-        return ()
-    return next((seconds for statuses, said, seconds in _PASSING if error.status in statuses and said.search(error.message)), ())
+    if error.status in (409, 500) and error.reason != "AlreadyExists" and _COLLISION.search(error.message):
+        return _COLLISION_SECONDS
+    return _ACCOUNT_SECONDS if error.status == 403 and has_no_account_yet(error.message) else ()
 
 
 def refusal(error: ApiError, doing: str) -> ProvisionError:

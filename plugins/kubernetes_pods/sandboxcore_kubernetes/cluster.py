@@ -24,6 +24,9 @@ __all__ = ("Cluster",)
 
 MERGE_PATCH = "application/merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
+JSON_PATCH = "application/json-patch+json"
+#: Lists are merged by their keys.
+STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
 
 
 class Cluster(Transport):

@@ -17,7 +17,17 @@ if TYPE_CHECKING:
     from .pods import ContainerState, PodState
     from .watches import PodEvent
 
-__all__ = ("CAUSES", "Cause", "Row", "changed_since", "diagnose", "diagnose_owner", "ended_well", "is_used_up")
+__all__ = (
+    "CAUSES",
+    "Cause",
+    "Row",
+    "changed_since",
+    "diagnose",
+    "diagnose_owner",
+    "ended_well",
+    "has_no_account_yet",
+    "is_used_up",
+)
 
 Logs = Literal["", "current", "previous"]
 
@@ -442,6 +452,11 @@ _EVENTS: Mapping[str, Callable[[PodState, PodEvent], Cause | None]] = {
 _QUOTA = re.compile(r"exceeded quota: (?P<name>[^,]+), requested: (?P<asked>.*), used: (?P<used>.*), limited: (?P<limit>\S+)")
 
 
+def has_no_account_yet(message: str) -> bool:
+    """Tell whether the API server refused a pod of a namespace so new that it lacks the account which all are given."""
+    return _GIVEN_ACCOUNT.search(message) is not None
+
+
 def is_used_up(message: str) -> bool:
     """Tell whether the API server refused something for a quota that has room for it when others have ended."""
     quota = _QUOTA.search(message)
@@ -456,7 +471,7 @@ def _creation(message: str, service: str) -> Cause:
         kind = "QuotaNever"
     elif "violates PodSecurity" in message or "unable to validate against any security context constraint" in message:
         kind = "PodSecurity"
-    elif _GIVEN_ACCOUNT.search(message):
+    elif has_no_account_yet(message):
         kind = "AccountMissing"
     elif "denied the request" in message or "RuntimeClass" in message or "forbidden" in message or "is invalid" in message:
         kind = "AdmissionDenied"

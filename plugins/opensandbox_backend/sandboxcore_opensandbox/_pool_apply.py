@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sandboxcore._closing import finish
 from sandboxcore.errors import SandboxError, UsageError
 from sandboxcore_kubernetes import ApiError
-from sandboxcore_kubernetes.cluster import APPLY_PATCH
+from sandboxcore_kubernetes.cluster import APPLY_PATCH, JSON_PATCH, STRATEGIC_MERGE_PATCH
 from sandboxcore_kubernetes.guest_mount import GUEST_FOLDER, guest_mount
 
 from ._errors import mapped
@@ -22,9 +22,6 @@ __all__ = ("Application",)
 
 Object = dict[str, Any]
 _MANAGER = "sandboxcore"
-_JSON_PATCH = "application/json-patch+json"
-#: Its lists are merged by their keys: one more owner leaves those that there are.
-_STRATEGIC_MERGE = "application/strategic-merge-patch+json"
 _UNDO_SECONDS = 30.0
 
 
@@ -99,7 +96,7 @@ class Application:
             for key in ("labels", "annotations"):
                 merged = (found["metadata"].get(key) or {}) | (pool["metadata"].get(key) or {})
                 changes.append({"op": "add", "path": f"/metadata/{key}", "value": merged})
-            return await self._cluster.patch(_kind(pool), name, changes, content_type=_JSON_PATCH, field_manager=_MANAGER)
+            return await self._cluster.patch(_kind(pool), name, changes, content_type=JSON_PATCH, field_manager=_MANAGER)
         except ApiError as error:
             raise mapped(error, f"change Pool {name!r}") from error
 
@@ -138,8 +135,8 @@ class Application:
         owners = [_reference(pool) for pool in pools]
         name = obj["metadata"]["name"]
         try:
-            change = {"metadata": {"ownerReferences": owners}}
-            await self._cluster.patch(_kind(obj), name, change, content_type=_STRATEGIC_MERGE)
+            change = {"metadata": {"ownerReferences": owners}}  # besides those that there are
+            await self._cluster.patch(_kind(obj), name, change, content_type=STRATEGIC_MERGE_PATCH)
         except ApiError as error:
             raise mapped(error, f"give {obj['kind']} {name!r} to its pool") from error
 

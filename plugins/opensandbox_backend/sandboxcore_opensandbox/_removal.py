@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sandboxcore_kubernetes import ApiError
+from sandboxcore_kubernetes.cluster import JSON_PATCH
 from sandboxcore_kubernetes.naming import MANAGED_BY, RUN_ID
 
 from ._batch_watch import KIND
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 __all__ = ("Remover",)
 
 Object = Mapping[str, Any]
-
-_JSON_PATCH = "application/json-patch+json"
 
 
 class _Batch:
@@ -201,7 +200,7 @@ class Remover:
         # What is not there can't be taken away, so it is put there before.
         unmarks = [_marked(lease_key(environment), op) for environment in ids for op in ("add", "remove")]
         try:
-            await cluster.patch(KIND, name, [*changes, *marks, *unmarks], namespace=namespace, content_type=_JSON_PATCH)
+            await cluster.patch(KIND, name, [*changes, *marks, *unmarks], namespace=namespace, content_type=JSON_PATCH)
         except ApiError as error:
             if error.status != 404:  # else somebody deletes the whole batch, and these pods with it
                 raise
