@@ -14,7 +14,7 @@ from sandboxcore.errors import CapabilityError, ProvisionError, ProvisionTimeout
 from sandboxcore.values import Event
 from sandboxcore_kubernetes.errors import ApiError
 from sandboxcore_kubernetes.gates import Gates
-from sandboxcore_kubernetes.naming import CREATED, OWNER, RUN_ID, label_value
+from sandboxcore_kubernetes.naming import CREATED, INSTANCE, OWNER, RUN_ID, label_value
 
 from ._creating import Creator, dressed, refusal
 from ._describe import Record, environment_ref
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 __all__ = ("Making",)
 
 _NAMES_TRIED = 5
-_INSTANCE = "app.kubernetes.io/instance"
 #: Seconds past the time limit, within the one that the core grants.
 _LAST_WORD = 0.6
 _STRAYS_SECONDS = 0.3
@@ -304,11 +303,7 @@ class Making:
         """Compare with what helm renders under this very name, now and then; False: it differs."""
         if random.random() >= self._tools.config.audit:
             return True
-        values = plan.values_for(release.name)
-        try:
-            rendered = await self._tools.helm.dry_run(release.name, str(chart.path), values, labels={})
-        except HelmFailedError as failure:
-            raise helm_error(failure, f"chart {chart.scan.name!r}") from None
+        rendered = await self._rendered(chart, plan, release.name, f"chart {chart.scan.name!r}")
         return objects_of(rendered.manifest) == objects
 
     async def _by_helm(self, chart: Chart, plan: Plan) -> _Made:
@@ -320,9 +315,10 @@ class Making:
         name = plan.release or new_release_name(self.claim.environment_id[:8], ()) or self.claim.environment_id
         identity = self._identity(name)
         self._engine = "helm"
+        what = f"release {name!r} of chart {chart.scan.name!r}"
         early_hooks = chart.scan.early_hooks or early_hooks_in(plan.values_for(name))
         if early_hooks and not chart.scan.definitions:
-            release = await self._rendered(chart, plan, identity)
+            release = await self._rendered(chart, plan, name, what)
             if hooks_at(release.hooks, "pre-install"):
                 secret = await self._take_name(identity, release)
                 if secret is None:
@@ -344,7 +340,7 @@ class Making:
                 timeout=max(1.0, self._deadline - asyncio.get_running_loop().time()),
             )
         except HelmFailedError as failure:
-            raise helm_error(failure, f"release {name!r} of chart {chart.scan.name!r}") from None
+            raise helm_error(failure, what) from None
         # Not sooner: without a record nobody would find it. Pods wait for what they mount.
         await self._own_guest(identity, chart.built_in)
         await self._creator.unbroken(
@@ -354,13 +350,12 @@ class Making:
         )
         return identity, release, objects_of(release.manifest), None
 
-    async def _rendered(self, chart: Chart, plan: Plan, identity: Identity) -> Release:
-        """Have helm render the release under its own name."""
-        values = plan.values_for(identity.release)
+    async def _rendered(self, chart: Chart, plan: Plan, name: str, what: str) -> Release:
+        """Have helm render a release under its own name."""
         try:
-            return await self._tools.helm.dry_run(identity.release, str(chart.path), values, labels={})
+            return await self._tools.helm.dry_run(name, str(chart.path), plan.values_for(name), labels={})
         except HelmFailedError as failure:
-            raise helm_error(failure, f"release {identity.release!r} of chart {chart.scan.name!r}") from None
+            raise helm_error(failure, what) from None
 
     # -- until it is ready
 
@@ -368,7 +363,7 @@ class Making:
         self._phase = "its pods"
         cluster = self._tools.cluster
         own = f"{RUN_ID}={label_value(self.claim.run_id)}"
-        selector = own if chart.built_in else _INSTANCE
+        selector = own if chart.built_in else INSTANCE
         shown = functools.partial(_is_shown, identity, chart.built_in)
         wanted = awaited(objects, shown=shown, jobs=self._tools.config.wait_for_jobs)
         async with cluster.pods(identity.namespace, selector) as watch:
@@ -379,7 +374,7 @@ class Making:
                 await first(work, gates.failed(), health.failed())
             if self._own_hooks:
                 await self._run_hooks(identity, release, "post-install")
-            pods = [pod for pod in watch.pods.values() if pod.labels.get(_INSTANCE) == identity.release]
+            pods = [pod for pod in watch.pods.values() if pod.labels.get(INSTANCE) == identity.release]
         if not any(pod.service for pod in pods):
             raise ProvisionError(
                 f"release {identity.release!r} of chart {chart.scan.name!r} has no sandbox",
@@ -424,7 +419,7 @@ def _taken(identity: Identity) -> ProvisionError:
 
 def _is_shown(identity: Identity, by_run: bool, metadata: Mapping[str, Any]) -> bool:
     """Tell whether the watch shows pods with this metadata, as those of the release."""
-    name, value = (RUN_ID, label_value(identity.run_id)) if by_run else (_INSTANCE, identity.release)
+    name, value = (RUN_ID, label_value(identity.run_id)) if by_run else (INSTANCE, identity.release)
     here = metadata.get("namespace") in (None, identity.namespace)
     return here and (metadata.get("labels") or {}).get(name) == value
 
