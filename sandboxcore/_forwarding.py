@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-__all__ = ("forwarded",)
+__all__ = ("dial", "forwarded")
 
 _log = logging.getLogger("sandboxcore")
 
@@ -43,7 +43,7 @@ async def forwarded(open_port: Open, *, host: str, local_port: int) -> AsyncIter
 async def _serve(open_port: Open, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Copy both ways until both have ended; a failure ends this connection alone."""
     try:
-        inner_reader, inner_writer = await _dial(open_port)
+        inner_reader, inner_writer = await dial(open_port)
         try:
             await asyncio.gather(_copy(reader, inner_writer), _copy(inner_reader, writer))
         finally:
@@ -59,7 +59,8 @@ async def _serve(open_port: Open, reader: asyncio.StreamReader, writer: asyncio.
             await writer.wait_closed()
 
 
-async def _dial(open_port: Open) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def dial(open_port: Open) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Open a port of a sandbox for reading and writing."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=PIECE_BYTES, loop=loop)
     protocol = asyncio.StreamReaderProtocol(reader, loop=loop)

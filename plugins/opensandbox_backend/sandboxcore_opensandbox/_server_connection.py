@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from sandboxcore._forwarding import dial
 from sandboxcore.errors import SandboxUnavailableError, UsageError
 from sandboxcore_kubernetes.errors import ApiError, sandbox_error
 
@@ -212,29 +213,26 @@ class ServerConnection:
             cluster = await Cluster.connect(self.config)
             undo.push_async_callback(cluster.aclose)
             # Once before anything goes through it: what fails later only looks like a connection that ended.
-            _, _, transport = await self._open_far(cluster)
-            transport.abort()
+            _, far = await self._open_far(cluster)
+            far.transport.abort()
             self._cluster = cluster
             self._forward = await asyncio.start_server(self._carry, "127.0.0.1", 0)
             undo.pop_all()
         host, port = self._forward.sockets[0].getsockname()[:2]
         self.domain = f"{host}:{port}"
 
-    async def _open_far(self, cluster: Cluster) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, asyncio.Transport]:
-        reader = asyncio.StreamReader()
-        protocol = asyncio.StreamReaderProtocol(reader)
+    async def _open_far(self, cluster: Cluster) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         try:
             namespace, pod, port = await self._target(cluster)
-            transport = await cluster.port_forward(pod, port, protocol, namespace=namespace)
+            return await dial(lambda protocol: cluster.port_forward(pod, port, protocol, namespace=namespace))
         except ApiError as error:
             raise sandbox_error(error, f"reach server_service {self.config.server_service}") from error
-        return reader, asyncio.StreamWriter(transport, protocol, reader, asyncio.get_running_loop()), transport
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert self._cluster is not None
-        transport: asyncio.Transport | None = None
+        out: asyncio.StreamWriter | None = None
         try:
-            far, out, transport = await self._open_far(self._cluster)
+            far, out = await self._open_far(self._cluster)
             async with asyncio.TaskGroup() as group:
                 up = group.create_task(_pump(reader, out))
                 down = group.create_task(_pump(far, writer))
@@ -246,8 +244,8 @@ class ServerConnection:
             return
         finally:
             writer.close()
-            if transport is not None:
-                transport.close()
+            if out is not None:
+                out.transport.close()
 
     async def _target(self, cluster: Cluster) -> tuple[str, str, int]:
         """Find a pod of the Service that is ready, and the port that the Service leads to there.

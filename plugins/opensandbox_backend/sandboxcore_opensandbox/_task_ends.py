@@ -12,6 +12,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from sandboxcore._forwarding import dial
 from sandboxcore_kubernetes import ApiError
 
 from ._describe import pods_of
@@ -97,18 +98,15 @@ def _counts(obj: Object) -> tuple[int, int, int]:
 
 async def _ask(cluster: Cluster, namespace: str, pod: str) -> bytes:
     """Ask a pod's task-executor; nothing where it can't be reached."""
-    reader = asyncio.StreamReader()
-    transport: asyncio.Transport | None = None
     try:
-        protocol = asyncio.StreamReaderProtocol(reader)
-        transport = await cluster.port_forward(pod, TASK_PORT, protocol, namespace=namespace)
-        transport.write(_REQUEST)
-        return await reader.read()
+        reader, writer = await dial(lambda protocol: cluster.port_forward(pod, TASK_PORT, protocol, namespace=namespace))
+        try:
+            writer.write(_REQUEST)
+            return await reader.read()
+        finally:
+            writer.transport.abort()
     except (ApiError, OSError):
         return b""
-    finally:
-        if transport is not None:
-            transport.abort()
 
 
 def exit_code(answer: bytes, batch: str) -> int | None:
