@@ -173,14 +173,7 @@ async def test_a_batch_does_not_let_go_for_itself(
     await asyncio.to_thread(
         places.make_pool, crd["namespace"], "mixed", buffer=2, maximum=2, task_executor=IMAGES["task-executor"]
     )
-    let_go: list[object] = []
-    really = _pool_making._let_go
-
-    async def noted(*args: Any) -> None:
-        let_go.append(args)
-        await really(*args)
-
-    monkeypatch.setattr(_pool_making, "_let_go", noted)
+    let_go = _counted_letting_go(monkeypatch)
     looks = _counted_looks(monkeypatch)
     holder = Elder(cluster, "mixed-holder")
     await holder.ask("mixed")
@@ -193,6 +186,19 @@ async def test_a_batch_does_not_let_go_for_itself(
         await holder.leave()
         await making
     assert let_go == []
+
+
+def _counted_letting_go(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Note each time that a batch gives its pods back to let others past."""
+    let_go: list[object] = []
+    really = _pool_making._let_go
+
+    async def noted(*args: Any) -> None:
+        let_go.append(args)
+        await really(*args)
+
+    monkeypatch.setattr(_pool_making, "_let_go", noted)
+    return let_go
 
 
 def _counted_looks(monkeypatch: pytest.MonkeyPatch) -> list[float]:
@@ -240,14 +246,7 @@ async def test_who_lets_others_past_waits_for_them_though_the_pool_only_warms_up
     """Instead of letting go over and over, because ``pool_wait`` is over."""
     where = crd["namespace"]
     await Pools(cluster).apply(_cold("chilly", where, buffer=1, maximum=2))
-    let_go: list[object] = []
-    really = _pool_making._let_go
-
-    async def noted(*args: Any) -> None:
-        let_go.append(args)
-        await really(*args)
-
-    monkeypatch.setattr(_pool_making, "_let_go", noted)
+    let_go = _counted_letting_go(monkeypatch)
     looks = _counted_looks(monkeypatch)
     elder = Elder(cluster, "chilly-elder")
     await elder.ask("chilly", 2)
