@@ -1,6 +1,7 @@
 """Run the checks of the project, say what failed, and end with 1 if anything did.
 
-They run one after the other, but for the tests that need a cluster: those mostly wait, and run beside all others.
+They run one after the other, but for the tests that need a cluster: those mostly wait, and run beside all others, save
+those that need OpenSandbox too, which are as many again and come last.
 ``--only PHASE[,PHASE...]`` runs some of them; further arguments go to pytest, which then runs once.
 """
 
@@ -32,14 +33,20 @@ def packages() -> list[str]:
 
 def phases(pytest_arguments: Sequence[str]) -> dict[str, list[str]]:
     """Name the phases, in order, with their commands; the tests come last so that their summary ends the output."""
-    halves = {"tests": pytest_arguments} if pytest_arguments else {"tests": ["--cluster=without"], BESIDE: ["--cluster=only"]}
+    shares: dict[str, Sequence[str]] = {
+        "tests": ["--cluster=without"],
+        "opensandbox-tests": ["--cluster=opensandbox"],
+        BESIDE: ["--cluster=kubernetes"],
+    }
+    if pytest_arguments:
+        shares = {"tests": pytest_arguments}
     docs = ["-n", "-W", "--keep-going", "-q", "-b", "html", "-d", "docs/_build/doctrees", "docs", "docs/_build/html"]
     return {
         "format": [PYTHON, "-m", "ruff", "format", "--check", "."],
         "lint": [PYTHON, "-m", "ruff", "check", "."],
         "types": [PYTHON, "-m", "mypy", *packages()],
         "docs": [PYTHON, "-m", "sphinx", *docs],
-        **{name: [PYTHON, "-m", "pytest", *arguments] for name, arguments in halves.items()},
+        **{name: [PYTHON, "-m", "pytest", *arguments] for name, arguments in shares.items()},
     }
 
 

@@ -34,6 +34,9 @@ FOLDERS = {
 #: Tiers whose tests run in pods, and mostly wait for them.
 ON_A_CLUSTER = {"kubernetes", "opensandbox"}
 
+#: Folders of tests/ whose tests stop parts of the cluster: other test runs on it wait for them.
+BREAKING = {"cluster", "faults"}
+
 #: Tiers that need programs which are not to be had everywhere, so that they are skipped in CI too.
 MAY_BE_MISSING = {"cilium", "opensandbox"}
 
@@ -111,7 +114,13 @@ def pytest_configure() -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--cluster", choices=("only", "without"), help="only the tests that need a cluster, or only the others")
+    told = "only the tests that need no cluster, those that need one, or those that need OpenSandbox on it; together, all tests"
+    parser.addoption("--cluster", choices=("without", *sorted(ON_A_CLUSTER)), help=told)
+
+
+def _share(item: pytest.Item) -> str:
+    """Say which ``--cluster`` a test belongs to."""
+    return max(_tiers(item) & ON_A_CLUSTER, key=list(TIERS).index, default="without")
 
 
 @pytest.hookimpl(trylast=True)
@@ -119,7 +128,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Choose by ``--cluster``; put files that need more of the machine last, so that an engine slows down nothing without."""
     wanted = config.getoption("--cluster")
     if wanted is not None:
-        kept = [item for item in items if bool(_tiers(item) & ON_A_CLUSTER) is (wanted == "only")]
+        kept = [item for item in items if _share(item) == wanted]
         config.hook.pytest_deselected(items=list(set(items).difference(kept)))
         items[:] = kept
     order = list(TIERS)
@@ -133,6 +142,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Start the test's tiers before its time limit begins: a first start may have to install and to build."""
+    if _share(item) != "without":
+        from tests.cluster import use
+
+        use(alone=item.path.relative_to(HERE).parts[0] in BREAKING)
     for tier in sorted(_tiers(item)):
         _problem(tier)
     return (yield)

@@ -8,7 +8,7 @@ README.md beside this file tells more.
 
 from __future__ import annotations
 
-from ._api import helm, kubeconfig, kubectl, load, make_namespace, own, probe, probe_cilium, stop
+from ._api import helm, kubeconfig, kubectl, load, make_namespace, own, probe, probe_cilium, stop, use
 from ._faults import (
     evict,
     kill_apiserver,
@@ -42,4 +42,5 @@ __all__ = (
     "start_kubelet",
     "stop",
     "stop_kubelet",
+    "use",
 )

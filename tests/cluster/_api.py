@@ -86,6 +86,25 @@ def _hold(layout: Layout) -> None:
     _held.append(held)
 
 
+def use(*, alone: bool) -> None:
+    """Wait until this process may use our own cluster, by itself or beside others; so it may until it ends or asks again."""
+    layout = own()
+    if layout is None or _own_problem():
+        return
+    _turn(layout.root, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+
+
+@functools.lru_cache(1)  # asked anew only where it changes
+def _turn(root: Path, kind: int) -> None:
+    fcntl.flock(_turns(root), kind)
+
+
+@functools.cache
+def _turns(root: Path) -> IO[str]:
+    root.mkdir(parents=True, exist_ok=True)
+    return (root / "turns.lock").open("a")
+
+
 def stop() -> None:
     """Remove the cluster if tests started it and no other test run uses it; idempotent."""
     layout = default_layout()
