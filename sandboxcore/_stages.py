@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Coroutine, Iterable
 from typing import Any
 
+from ._at_once import cancel
 from .errors import SandboxError
 
-__all__ = ("Stages", "cancel", "until_all")
+__all__ = ("Stages", "until_all")
 
 
 class Stages:
@@ -35,11 +36,3 @@ async def until_all(works: Iterable[Coroutine[Any, Any, None]], failure: asyncio
         await everything
     finally:
         await cancel([everything, *tasks])
-
-
-async def cancel(tasks: Iterable[asyncio.Future[Any]]) -> None:
-    """Cancel tasks and wait for their ends."""
-    tasks = list(tasks)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from sandboxcore._at_once import together
 from sandboxcore.errors import ProvisionError
 
 from ._check import service_options
@@ -18,7 +19,7 @@ from ._images import Wanted
 from ._keeper_user import is_root, keeper_user
 from ._labels import environment_labels, label, service_labels
 from ._networks import PlannedNetwork, check_pool, network_body, own_names, pick_subnet, plan_networks
-from ._orchestra import Part, Teller, together
+from ._orchestra import Part, Teller
 
 if TYPE_CHECKING:
     from sandboxcore.spec import EnvironmentSpec
@@ -64,15 +65,14 @@ class Maker:
             ProvisionError: The engine can't.
         """
         names = list(self._spec.services)
-        facts = await together(*(self._images.have(self._wanted(name), self._teller(name), service=name) for name in names))
+        facts = await together(self._images.have(self._wanted(name), self._teller(name), service=name) for name in names)
         self._facts = dict(zip(names, facts, strict=True))
         guest = await self._guest.ensure(facts[0].reference, self._labels)
         # The volumes' names are known to whoever mounts them, made or not.
-        await together(
-            *(self._network(index, network) for index, network in enumerate(self._plan.networks)),
-            *(self._volume(index, source, subpath) for index, (source, subpath) in enumerate(self._mounted())),
-        )
-        parts = await together(*(self._part(index, name, guest) for index, name in enumerate(names)))
+        networks = (self._network(index, network) for index, network in enumerate(self._plan.networks))
+        volumes = (self._volume(index, source, subpath) for index, (source, subpath) in enumerate(self._mounted()))
+        await together((*networks, *volumes))
+        parts = await together(self._part(index, name, guest) for index, name in enumerate(names))
         return dict(zip(names, parts, strict=True))
 
     def _wanted(self, name: str) -> Wanted:

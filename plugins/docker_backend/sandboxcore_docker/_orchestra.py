@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from sandboxcore._stages import Stages, cancel, until_all
+from sandboxcore._at_once import cancel
+from sandboxcore._stages import Stages, until_all
 from sandboxcore.errors import SandboxError, ServiceFailedError
 from sandboxcore.values import Event
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from ._engine import Engine
     from ._events import EventStream, Listener
 
-__all__ = ("Orchestra", "Part", "Teller", "together")
+__all__ = ("Orchestra", "Part", "Teller")
 
 #: Seconds that a command without a healthcheck has to live (or to end well) before its service counts as ready.
 SETTLE = 0.1
@@ -235,12 +236,3 @@ class Orchestra:
             return ServiceFailedError(f"service {name!r}: its command can't be started: {why}", service=name)
         lines = f"; its last output:\n{tail}" if tail else "; it wrote nothing"
         return ServiceFailedError(f"service {name!r} {what}{lines}", service=name, hint=hint)
-
-
-async def together(*works: Any) -> list[Any]:
-    """Do things at once; when one fails, or this task is cancelled, all have ended before the first failure comes out."""
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        return list(await asyncio.gather(*tasks))
-    finally:
-        await cancel(tasks)

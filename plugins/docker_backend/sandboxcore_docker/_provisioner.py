@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from sandboxcore._at_once import together
 from sandboxcore.abc import Provisioner
 from sandboxcore.errors import ProvisionError, ProvisionTimeoutError, SandboxError, SandboxUnavailableError
 
@@ -20,7 +21,7 @@ from ._images import Images
 from ._labels import selecting
 from ._leases import Leases
 from ._making import Maker
-from ._orchestra import Orchestra, Teller, together
+from ._orchestra import Orchestra, Teller
 from ._removal import Remover
 
 if TYPE_CHECKING:
@@ -108,7 +109,8 @@ class DockerProvisioner(Provisioner):
         events = self.engine.events(claim.run_id)
         maker = Maker(spec, claim, tell, engine=self.engine, config=self._config, images=self._images, guest=self._guest)
         _make_binds(spec)
-        _, parts = await together(events.ready(), maker.make())
+        works: list[Awaitable[Any]] = [events.ready(), maker.make()]
+        _, parts = await together(works)
         waiting.orchestra = Orchestra(spec, tell, self.engine, events, parts)
         await waiting.orchestra.play()
         containers = await self.engine.find("containers", selecting(environment_id=claim.environment_id), all=True)
@@ -161,7 +163,7 @@ class DockerProvisioner(Provisioner):
             # 409: it is so already, or has ended.
             return await self.engine.attempt(self.engine.call("POST", f"/containers/{container}/{what}"), fine=(404, 409, 500))
 
-        await together(*(one(sandbox.data["id"]) for sandbox in environment.sandboxes))
+        await together(one(sandbox.data["id"]) for sandbox in environment.sandboxes)
 
 
 def _make_binds(spec: EnvironmentSpec) -> None:

@@ -8,13 +8,13 @@ import re
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from sandboxcore._at_once import together
 from sandboxcore.errors import ProvisionError
 from sandboxcore_kubernetes.diagnosis import has_no_account_yet
 from sandboxcore_kubernetes.errors import ApiError
 
 from ._manifest import WORKLOADS
 from ._record import ownership
-from ._together import together
 
 if TYPE_CHECKING:
     from sandboxcore_kubernetes.cluster import Cluster

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from sandboxcore._at_once import first_of
 from sandboxcore.errors import CapabilityError, ProvisionError, ProvisionTimeoutError, ServiceFailedError, UsageError
 from sandboxcore.values import Event
 from sandboxcore_kubernetes.errors import ApiError
@@ -31,7 +32,6 @@ from ._readiness import awaited
 from ._record import record_name, record_secret, status_patch
 from ._release import Release
 from ._scan import early_hooks_in
-from ._together import first
 from ._waiting import all_ready, dependencies, service_of
 
 if TYPE_CHECKING:
@@ -371,7 +371,7 @@ class Making:
             gates = Gates(cluster, watch, dependencies(objects), identity.namespace)
             with gates, HealthWatch(watch, checked) as health:
                 work = all_ready(cluster, watch, identity, wanted, emit=self._emit, deadline=self._deadline)
-                await first(work, gates.failed(), health.failed())
+                await first_of(work, gates.failed(), health.failed())
             if self._own_hooks:
                 await self._run_hooks(identity, release, "post-install")
             pods = [pod for pod in watch.pods.values() if pod.labels.get(INSTANCE) == identity.release]

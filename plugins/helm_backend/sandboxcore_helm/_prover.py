@@ -7,13 +7,14 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
+from sandboxcore._at_once import together
+
 from ._differing import of_place, of_text, sort_of_text
 from ._helm import HelmFailedError, helm_error
 from ._markers import NAMES, TEXTS, own_name
 from ._pattern import Pattern
 from ._proof import Marked, NotProvenError, prove
 from ._scan import scan_values, value_sources, value_words
-from ._together import together
 
 if TYPE_CHECKING:
     from ._charts import Chart

@@ -7,13 +7,13 @@ import json
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from sandboxcore._at_once import together
 from sandboxcore.errors import ProvisionError, ProvisionTimeoutError
 from sandboxcore_kubernetes import wait_ready
 from sandboxcore_kubernetes.errors import ApiError, sandbox_error
 from sandboxcore_kubernetes.gates import GATE
 
 from ._readiness import Awaited, object_ready, progress
-from ._together import together
 
 if TYPE_CHECKING:
     from sandboxcore.abc import Emit

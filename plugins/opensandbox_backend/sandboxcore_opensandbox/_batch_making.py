@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from sandboxcore._at_once import first_of, together
 from sandboxcore.errors import ProvisionError, ProvisionTimeoutError
 from sandboxcore_kubernetes import wait_ready
 from sandboxcore_kubernetes.gates import Gates
@@ -20,7 +21,6 @@ from ._health import until_unhealthy
 from ._notes import READY, Notes, labels
 from ._objects import owned, placement, pod, template_objects
 from ._parts import Pods, batch_sandbox, dependencies, template_pods
-from ._together import first_of, together
 
 if TYPE_CHECKING:
     from sandboxcore.spec import EnvironmentSpec

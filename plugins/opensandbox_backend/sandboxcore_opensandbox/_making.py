@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from sandboxcore._at_once import together
 from sandboxcore._closing import each, finish
 from sandboxcore.errors import ProvisionTimeoutError, SandboxError
 from sandboxcore_kubernetes import ApiError
@@ -16,7 +17,6 @@ from ._errors import mapped
 from ._notes import Notes
 from ._parts import Group, divide, ordered_services, part_name, services_by_pool, size
 from ._splitting import Footprint, split
-from ._together import together
 
 if TYPE_CHECKING:
     from sandboxcore.abc import Emit

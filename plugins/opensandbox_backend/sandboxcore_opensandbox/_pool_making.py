@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from sandboxcore._at_once import together
 from sandboxcore.errors import ProvisionError, ProvisionTimeoutError, ServiceFailedError
 from sandboxcore.values import Event
 from sandboxcore_kubernetes import ApiError, diagnose
@@ -27,7 +28,6 @@ from ._secrets import secret_object
 from ._standing import Standing
 from ._stuck import PATIENCE, until_gone
 from ._tasks import task_spec, tasks_running
-from ._together import together
 
 if TYPE_CHECKING:
     from sandboxcore_kubernetes import Cluster, PodState

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from sandboxcore._at_once import together
 from sandboxcore.errors import ProvisionError, SandboxError, SandboxUnavailableError
 from sandboxcore.values import ExecRequest
 
 from ._names import USED_BY
 from ._notes import Notes
-from ._together import together
 
 if TYPE_CHECKING:
     from sandboxcore.guest import Guest

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from sandboxcore._at_once import together
 from sandboxcore_kubernetes import ApiError
 from sandboxcore_kubernetes.cluster import JSON_PATCH
 from sandboxcore_kubernetes.naming import MANAGED_BY, RUN_ID
@@ -18,7 +19,6 @@ from ._errors import mapped
 from ._names import BATCH_LABEL, POOL_LABEL, RELEASE
 from ._notes import BATCH, Notes, gone_key, lease_key, live_environments, read, released
 from ._stuck import PATIENCE, until_gone
-from ._together import together
 
 if TYPE_CHECKING:
     from sandboxcore.values import EnvironmentRef

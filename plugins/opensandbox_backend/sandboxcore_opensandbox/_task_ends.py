@@ -12,13 +12,13 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from sandboxcore._at_once import together
 from sandboxcore._forwarding import dial
 from sandboxcore_kubernetes import ApiError
 
 from ._describe import pods_of
 from ._notes import Notes, live_environments, read
 from ._pool_template import TASK_PORT
-from ._together import together
 
 if TYPE_CHECKING:
     from sandboxcore_kubernetes import Cluster, PodState
