@@ -69,3 +69,26 @@ async def test_no_sandbox_gives_tasks_to_another(crd: Mapping[str, Any], cluster
         for other in (stranger.default, environment["agent"], made.default):
             assert not await knock(other, there, TASKS)
     await Pools(cluster).delete("watched")
+
+
+async def test_names_are_asked_of_the_clusters_resolver_only(crd: Mapping[str, Any], cluster: Cluster) -> None:
+    """Whoever listens on port 53 elsewhere would be a way out."""
+    await asyncio.to_thread(places.make_pool, crd["namespace"], "named", buffer=1, maximum=1)
+    await asyncio.to_thread(places.make_pool, crd["namespace"], "free", buffer=2, maximum=2, open_network=True)
+    async with (
+        Session("opensandbox", config=config_of(crd, pool="named")) as session,
+        Session("opensandbox", config=config_of(crd, pool="free")) as free,
+        session.environment({"services": {"default": {}}}) as environment,
+        free.environment({"services": {"control": {}, "elsewhere": {}}}) as others,
+        others["elsewhere"].start(["python3", "-c", SERVE.replace("8080", "53")]),
+    ):
+        there = await address(cluster, others["elsewhere"])
+        while not await knock(others["control"], there, 53):
+            pass
+        assert not await knock(environment.default, there, 53)
+        resolver = (await environment.default.exec(["cat", "/etc/resolv.conf"])).text().split("nameserver ")[1].split()[0]
+        assert await knock(environment.default, resolver, 53)
+        looked = "import socket; print(socket.gethostbyname('kubernetes.default.svc.cluster.local'))"
+        assert (await environment.default.exec(["python3", "-c", looked], timeout=60)).ok
+    for pool in ("named", "free"):
+        await Pools(cluster).delete(pool)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .naming import INSTANCE, SERVICE_NAME, dns_label, label_value, object_name
@@ -12,12 +12,13 @@ if TYPE_CHECKING:
 
     from .objects import Placement
 
-__all__ = ("PRIVATE_RANGES", "leaves", "network_label", "network_policies")
+__all__ = ("DNS", "PRIVATE_RANGES", "leaves", "network_label", "network_policies")
 
 #: What ``internet`` does not cover: private, shared, link-local and loopback addresses (RFC 1918, 6598, 3927, 4193, 4291).
 PRIVATE_RANGES = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "127.0.0.0/8")
 _PRIVATE_RANGES_6 = ("fc00::/7", "fe80::/10", "::1/128")
-_DNS = {
+#: The way out to the cluster's resolver, as a rule of a NetworkPolicy.
+DNS: Mapping[str, Any] = {
     "to": [
         {
             "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
@@ -49,7 +50,7 @@ def network_policies(spec: EnvironmentSpec, placement: Placement) -> list[dict[s
     resolvers: dict[str, Any] = dict(everyone)
     if alone:
         resolvers["matchExpressions"] = [{"key": SERVICE_NAME, "operator": "NotIn", "values": alone}]
-    found.append(_policy(placement, "dns", {"podSelector": resolvers, "policyTypes": ["Egress"], "egress": [_DNS]}))
+    found.append(_policy(placement, "dns", {"podSelector": resolvers, "policyTypes": ["Egress"], "egress": [dict(DNS)]}))
     found += _networks(spec, placement)
     for name, service in spec.services.items():
         found += _outside(spec, name, service, placement)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._checks import check, numeric_user
 from ._options import PodOptions, pod_options
-from ._policies import network_label, network_policies
+from ._policies import DNS, network_label, network_policies
 from ._volumes import claims, file_secret, shared_volumes, volume_label, volumes_and_mounts
 from .guest_mount import guest_mount
 from .naming import INSTANCE, MANAGED_BY, SERVICE, SERVICE_NAME, dns_label, label_value, object_name
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sandboxcore.spec import EnvironmentSpec, Healthcheck, ServiceSpec
 
 __all__ = (
+    "DNS",
     "Placement",
     "alias_slice",
     "check",

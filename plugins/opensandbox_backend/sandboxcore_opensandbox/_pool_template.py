@@ -10,6 +10,7 @@ from sandboxcore.errors import UsageError
 from sandboxcore.guest import guest_binary
 from sandboxcore_kubernetes.guest_mount import GUEST_FOLDER, guest_mount
 from sandboxcore_kubernetes.naming import RUN_ID
+from sandboxcore_kubernetes.objects import DNS
 
 from ._names import API_VERSION, BATCH_LABEL, CONTAINER, OWN_POOL_LABEL, POOL_LABEL
 
@@ -164,15 +165,14 @@ def _policy(name: str, where: dict[str, str], *, closed: bool, tasks: bool) -> d
     """Say what a pool's pods may reach, and who reaches them: a policy is all that can be said of pods that are made in advance.
 
     Args:
-        closed: Close the way out but for names and the pool's own pods, which may be siblings of one environment.
+        closed: Close the way out but for the resolver and the pool's own pods, which may be siblings of one environment.
         tasks: Keep sandboxes away from the task-executor, which runs whatever anybody asks of it.
     """
     own = {"matchLabels": {OWN_POOL_LABEL: name}}
     spec: dict[str, Any] = {"podSelector": own, "policyTypes": []}
     if closed:
-        names = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
         spec["policyTypes"].append("Egress")
-        spec["egress"] = [{"to": [{"podSelector": own}]}, {"ports": names}]
+        spec["egress"] = [{"to": [{"podSelector": own}]}, copy.deepcopy(dict(DNS))]
     if tasks:
         spec["policyTypes"].append("Ingress")
         controller = {"from": [_NO_SANDBOX], "ports": [{"protocol": "TCP", "port": TASK_PORT}]}
