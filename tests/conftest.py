@@ -118,6 +118,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--cluster", choices=("without", *sorted(ON_A_CLUSTER)), help=told)
 
 
+def _breaks(item: pytest.Item) -> bool:
+    return item.path.relative_to(HERE).parts[0] in BREAKING
+
+
 def _share(item: pytest.Item) -> str:
     """Say which ``--cluster`` a test belongs to."""
     return max(_tiers(item) & ON_A_CLUSTER, key=list(TIERS).index, default="without")
@@ -125,7 +129,10 @@ def _share(item: pytest.Item) -> str:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Choose by ``--cluster``; put files that need more of the machine last, so that an engine slows down nothing without."""
+    """Choose by ``--cluster``; put files that need more of the machine last, so that an engine slows down nothing without.
+
+    Of those on a cluster the ones that break it are first, before another run wants it.
+    """
     wanted = config.getoption("--cluster")
     if wanted is not None:
         kept = [item for item in items if _share(item) == wanted]
@@ -136,7 +143,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         most = max((order.index(tier) for tier in _tiers(item)), default=0)
         needs[item.path] = max(most, needs.get(item.path, 0))
-    items.sort(key=lambda item: needs[item.path])
+    items.sort(key=lambda item: (needs[item.path], not _breaks(item)))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -145,7 +152,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     if _share(item) != "without":
         from tests.cluster import use
 
-        use(alone=item.path.relative_to(HERE).parts[0] in BREAKING)
+        use(alone=_breaks(item))
     for tier in sorted(_tiers(item)):
         _problem(tier)
     return (yield)
