@@ -140,7 +140,8 @@ class FileInfo:
 class SandboxRef:
     """Where a sandbox is: enough to reach it from any process.
 
-    ``data`` is the backend's own address of it, of JSON types.
+    ``data`` is the backend's own address of it, of JSON types. ``exit_code`` is how its own command ended: of a service that
+    is ``completed`` or ``failed``, where the backend knows it.
     """
 
     backend: str
@@ -149,6 +150,7 @@ class SandboxRef:
     service: str
     data: Mapping[str, Any] = field(default_factory=dict)
     state: Literal["starting", "ready", "completed", "failed"] = "ready"
+    exit_code: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -76,6 +76,8 @@ def environment_data(environment: EnvironmentRef, now: float | None = None) -> d
         "lease_left": round(environment.expires_at - now, 3),
         "expired": environment.expires_at <= now,
         "default": environment.default,
-        "services": [{"name": sandbox.service, "state": sandbox.state} for sandbox in environment.sandboxes],
+        "services": [
+            {"name": sandbox.service, "state": sandbox.state, "exit_code": sandbox.exit_code} for sandbox in environment.sandboxes
+        ],
         "labels": dict(environment.labels),
     }

@@ -83,20 +83,23 @@ def _state(folder: EnvironmentFolder, found: dict[str, Any]) -> Literal["creatin
 
 def _sandbox(folder: EnvironmentFolder, found: dict[str, Any], index: int) -> SandboxRef:
     service = found["services"][index]
+    state, code = _sandbox_state(folder.service(index), found["state"])
     return SandboxRef(
         backend=BACKEND,
         environment_id=found["environment_id"],
         run_id=found["run_id"],
         service=service["name"],
         data={"folder": str(folder.service(index)), "exec_target": service["exec_target"]},
-        state=_sandbox_state(folder.service(index), found["state"]),
+        state=state,
+        exit_code=code,
     )
 
 
-def _sandbox_state(folder: Path, environment: str) -> SandboxState:
+def _sandbox_state(folder: Path, environment: str) -> tuple[SandboxState, int | None]:
     process = Process.parse(read_small(folder / "process") or "")
     if process is None:
-        return "starting"
+        return "starting", None
     if process.alive():
-        return "ready" if environment == "ready" else "starting"
-    return "completed" if read_status(folder).exit_code == 0 else "failed"
+        return "ready" if environment == "ready" else "starting", None
+    code = read_status(folder).exit_code
+    return "completed" if code == 0 else "failed", code

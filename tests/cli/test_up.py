@@ -5,8 +5,13 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
+
+from sandboxcore.cli._output import environment_data
+from sandboxcore.cli.commands.ls import show
+from sandboxcore.values import EnvironmentRef, SandboxRef
 
 from .conftest import CommandLine
 
@@ -80,6 +85,19 @@ def test_down_destroys_all_or_none(cli: CommandLine) -> None:
     assert cli.json("down", one, other)["destroyed"] == [one, other]
     assert cli.environments() == []
     assert cli("down", one).returncode == 1
+
+
+def test_ls_tells_how_commands_ended(capsys: pytest.CaptureFixture[str]) -> None:
+    ended = [("web", "ready", None), ("job", "completed", 0), ("bad", "failed", 3), ("lost", "failed", None)]
+    whose = {"backend": "mine", "environment_id": "e", "run_id": "r"}
+    sandboxes = tuple(
+        SandboxRef(**whose, service=name, state=cast("Any", state), exit_code=exit_code) for name, state, exit_code in ended
+    )
+    ref = EnvironmentRef(**whose, owner="", created_at=0, expires_at=0, default="web", sandboxes=sandboxes, state="failed")
+    show([ref])
+    assert capsys.readouterr().out.rstrip().endswith("web, job (completed), bad (failed, exit code 3), lost (failed)")
+    services = environment_data(ref)["services"]
+    assert [(service["state"], service["exit_code"]) for service in services] == [(state, code) for _, state, code in ended]
 
 
 def test_up_as_json_tells_what_ls_tells(cli: CommandLine) -> None:

@@ -155,7 +155,8 @@ async def test_a_container_that_dies_takes_its_commands_along_and_says_why(
 
         async def is_failed() -> bool:
             [found] = await other.find(environment_id=environment.id)
-            return (found.ref.state, found.default.ref.state) == ("failed", "failed")
+            seen = found.default.ref
+            return (found.ref.state, seen.state, seen.exit_code) == ("failed", "failed", 137)
 
         await until(is_failed)
 

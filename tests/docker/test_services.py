@@ -229,8 +229,8 @@ async def test_services_start_in_order_and_one_shots_complete(session: Session, 
         db={"command": late, "healthcheck": CHECK},
     )
     async with session.environment(spec) as environment:
-        states = {sandbox.name: sandbox.ref.state for sandbox in environment}
-        assert states == {"default": "ready", "job": "completed", "db": "ready"}
+        states = {sandbox.name: (sandbox.ref.state, sandbox.ref.exit_code) for sandbox in environment}
+        assert states == {"default": ("ready", None), "job": ("completed", 0), "db": ("ready", None)}
         assert environment["job"].ref.data["exec_target"] is False
         happened = [(event.name, event.service) for event in events if event.name in ("service.starting", "service.ready")]
         assert happened.index(("service.starting", "db")) < happened.index(("service.starting", "job"))

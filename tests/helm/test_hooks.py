@@ -137,5 +137,6 @@ async def test_a_pod_that_a_hook_makes_is_a_sandbox(place: Place, own: Own, tmp_
     async with place.session(engine="render-once") as session:
         async with session.environment(own(chart)) as environment:
             assert set(environment.names) == {"default", "made-by-hook"}
-            assert environment["made-by-hook"].ref.state == "completed"
+            seen = environment["made-by-hook"].ref
+            assert (seen.state, seen.exit_code) == ("completed", 0)
         assert place.objects() == set()

@@ -113,7 +113,8 @@ async def test_a_sandbox_that_is_gone_before_it_is_looked_for_counts_as_it_ended
     needed = {"job": Dependency(condition="completed")}
     services = {"default": ServiceSpec(depends_on=needed), "job": ServiceSpec(command=("true",))}
     made = await backend.make(EnvironmentSpec(services=services))
-    assert {sandbox.service: sandbox.state for sandbox in made.ref.sandboxes} == {"default": "ready", "job": "completed"}
+    states = {sandbox.service: (sandbox.state, sandbox.exit_code) for sandbox in made.ref.sandboxes}
+    assert states == {"default": ("ready", None), "job": ("completed", 0)}
     slow = True
     with pytest.raises(ServiceFailedError, match="could not start its command"):
         await backend.make(command=("/no/such/program",))
@@ -194,7 +195,8 @@ async def test_a_service_that_dies_later_is_seen(backend: Backend) -> None:
     await made.output("touch", "/data/go")
     data = [chunk async for chunk in backend.discoverer.logs(made.sandbox("late"), follow=True)]
     assert data == []
-    assert (await backend.all())[0].sandboxes[1].state == "failed"
+    seen = (await backend.all())[0].sandboxes[1]
+    assert (seen.state, seen.exit_code) == ("failed", 4)
 
 
 async def test_the_time_limit_names_what_is_missing(backend: Backend) -> None:

@@ -120,7 +120,7 @@ async def test_how_a_task_ended_is_told(tasks: Mapping[str, Any], tasked: Sessio
 
 async def _states(session: Session, environment: Environment) -> dict[str, tuple[str, int | None]]:
     [found] = await session.find(environment_id=environment.id)
-    return {sandbox.service: (sandbox.state, sandbox.data.get("exit_code")) for sandbox in found.ref.sandboxes}
+    return {sandbox.service: (sandbox.state, sandbox.exit_code) for sandbox in found.ref.sandboxes}
 
 
 @pytest.mark.tier("none")

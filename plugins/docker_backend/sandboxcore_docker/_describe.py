@@ -79,6 +79,7 @@ def _environment(
                 "ports": _ports(container.get("Ports") or (), endpoint),
             },
             state=_state(container),
+            exit_code=_exit_code(container),
         )
         for service, container in found
     )
@@ -111,10 +112,15 @@ def _state(container: Mapping[str, Any]) -> SandboxState:
     if state in ("created", "configured", "initialized", "restarting"):
         return "starting"
     if state in ("exited", "dead", "removing", "stopped", "stopping"):
-        return "completed" if re.match(r"Exited \(0\)", status) else "failed"
+        return "completed" if _exit_code(container) == 0 else "failed"
     if "(health: starting)" in status or "(starting)" in status:
         return "starting"
     return "failed" if "(unhealthy)" in status else "ready"
+
+
+def _exit_code(container: Mapping[str, Any]) -> int | None:
+    found = re.match(r"Exited \((\d+)\)", str(container.get("Status", "")))
+    return int(found[1]) if found else None
 
 
 def _ports(published: Iterable[Mapping[str, Any]], endpoint: Endpoint) -> list[dict[str, Any]]:

@@ -138,6 +138,7 @@ def _sandbox(record: Record, service: str, pod: PodState) -> SandboxRef:
         service=service,
         data=data | ({"user": user} if user else {}),
         state=_sandbox_state(pod),
+        exit_code=pod.exit_code,
     )
 
 

@@ -71,6 +71,12 @@ class PodState:
         return self.containers[0] if self.containers else None
 
     @property
+    def exit_code(self) -> int | None:
+        """How the container that commands run in has ended; None while it runs, or may run again."""
+        ended = self.phase in ("Succeeded", "Failed") and self.main is not None
+        return self.main.exit_code if ended and self.main else None
+
+    @property
     def succeeded(self) -> bool:
         """Whether it has done what it was made for and ended."""
         return self.phase == "Succeeded"

@@ -118,10 +118,10 @@ def _sandboxes(
             data |= {"pool": notes.pool, "user": settings.get("user"), "working_dir": settings.get("working_dir")}
             data |= {"secret": notes.secret, "tasks": notes.tasks, "recycle": notes.recycle, "batch": obj["metadata"]["name"]}
         state = _pod_state(pod, made=READY in (obj["metadata"].get("annotations") or {}))
+        code = None if pod is None else pod.exit_code
         if state == "ready" and names[index] in ends:
             code = ends[names[index]]
             state = "completed" if code == 0 else "failed"
-            data |= {} if code is None else {"exit_code": code}
         yield SandboxRef(
             backend=BACKEND,
             environment_id=environment_id,
@@ -129,6 +129,7 @@ def _sandboxes(
             service=service,
             data=data,
             state=state,
+            exit_code=code,
         )
 
 

@@ -13,7 +13,7 @@ from .._values import key_values
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ...values import EnvironmentRef
+    from ...values import EnvironmentRef, SandboxRef
 
 __all__ = ("command",)
 
@@ -72,7 +72,12 @@ def show(environments: Sequence[EnvironmentRef]) -> None:
 
 
 def _services(environment: EnvironmentRef) -> str:
-    return ", ".join(
-        sandbox.service if sandbox.state == "ready" else f"{sandbox.service} ({sandbox.state})"
-        for sandbox in environment.sandboxes
-    )
+    return ", ".join(map(_service, environment.sandboxes))
+
+
+def _service(sandbox: SandboxRef) -> str:
+    """Name a service, with what it is unless that is ready: ``job (failed, exit code 3)``."""
+    if sandbox.state == "ready":
+        return sandbox.service
+    code = f", exit code {sandbox.exit_code}" if sandbox.exit_code else ""
+    return f"{sandbox.service} ({sandbox.state}{code})"
