@@ -129,7 +129,7 @@ x-inspect_k8s_sandbox: {allow_domains: [example.org], allow_entities: [world], s
     )
     assert done.spec.services["alone"].network_policy == NetworkPolicy()
     assert (done.spec.services["default"].resources.memory_bytes, done.spec.services["default"].resources.cpus) == (2 << 30, 0.5)
-    assert done.spec.options["helm"] == {"service_account_name": "me"}
+    assert done.spec.options == {"helm": {"service_account_name": "me"}, "kubernetes": {"service_account": "me"}}
     assert "did you mean 'allow_domains'" in refused(tmp_path, "services: {a: {image: x}}\nx-k8s: {allow_domain: [a]}")[0]
     assert "only one of" in refused(tmp_path, "services: {a: {image: x}}\nx-k8s: {}\nx-inspect_k8s_sandbox: {}")[0]
     assert (
@@ -145,7 +145,7 @@ def test_our_own_extension_is_checked(tmp_path: Path) -> None:
     assert found.options == {
         "docker": {"o": 1},
         "helm": {"node_selector": {"k": "v"}},
-        "opensandbox": {"node_selector": {"k": "v"}},
+        "kubernetes": {"node_selector": {"k": "v"}},
     }
     (problem,) = refused(tmp_path, "services: {a: {image: x, x-sandboxcore: {internt: true}}}")
     assert problem.endswith("compose.yaml:1:42: services.a.x-sandboxcore.internt: unknown key (did you mean 'internet'?)")

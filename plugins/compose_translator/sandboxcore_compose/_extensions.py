@@ -23,6 +23,11 @@ _INSPECT_TOP: dict[str, type] = {
     "service_account_create": bool,
     "service_account_name": str,
 }
+#: What of it is said of pods, to the word for it in ``options.kubernetes``.
+_IN_PODS = {
+    "automount_service_account_token": "automount_service_account_token",
+    "service_account_name": "service_account",
+}
 
 
 @dataclass
@@ -122,8 +127,8 @@ def _own(own: dict[str, Any], found: Extensions) -> None:
     for backend, options in own.get("options", {}).items():
         found.options.setdefault(backend, {}).update(options)
     if "node_selector" in own:
-        for backend in ("helm", "opensandbox"):
-            found.options.setdefault(backend, {})["node_selector"] = dict(own["node_selector"])
+        for words in ("helm", "kubernetes"):
+            found.options.setdefault(words, {})["node_selector"] = dict(own["node_selector"])
 
 
 def _inspect(owner: Map, path: Path, notes: Notes) -> str | None:
@@ -149,8 +154,9 @@ def _inspect_top(key: str, value: Any, found: Extensions, notes: Notes) -> None:
         elif not isinstance(item, kind):
             notes.problems.at(notes.tree, (key, name), f"must be {'true or false' if kind is bool else 'a string'}")
         else:
-            for backend in ("helm", "opensandbox"):
-                found.options.setdefault(backend, {})[name] = item
+            found.options.setdefault("helm", {})[name] = item
+            if name in _IN_PODS:
+                found.options.setdefault("kubernetes", {})[_IN_PODS[name]] = item
 
 
 def _inspect_service(value: Any, path: Path, found: Extensions, notes: Notes) -> None:

@@ -35,6 +35,7 @@ __all__ = (
     "environment_objects",
     "escape",
     "pod_name",
+    "pod_options",
     "pod_template",
     "service_objects",
     "shared_objects",

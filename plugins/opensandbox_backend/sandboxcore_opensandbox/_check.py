@@ -10,7 +10,7 @@ from sandboxcore.errors import CapabilityError
 from sandboxcore.report import Loss, ReportEntry
 from sandboxcore.spec import EnvironmentSpec, ServiceSpec
 
-from ._config import EnvironmentOptions, ServiceOptions
+from ._config import EnvironmentOptions, ServiceOptions, pod_words
 from ._parts import pool_of
 from ._pool_fit import is_idle, service_argv
 
@@ -68,7 +68,7 @@ def check(spec: EnvironmentSpec, config: OpenSandboxConfig) -> tuple[ReportEntry
         entries += _on_pooled(made, pooled)
     for name in spec.services:
         if name in pooled:
-            entries += _Pooled(name, spec.services[name]).entries()
+            entries += _Pooled(name, spec.services[name], pod_words(spec, name)).entries()
     if made is not None and pooled:
         reason = f"services from pools ({', '.join(sorted(pooled))}) and those from images do not find each other by name"
         entries.append(ReportEntry(loss=Loss.APPROX, key="services", reason=reason))
@@ -112,9 +112,10 @@ def _refuse_tasks(spec: EnvironmentSpec, pooled: set[str]) -> None:
 class _Pooled:
     """One service from a pool, and what there is to say about it."""
 
-    def __init__(self, name: str, service: ServiceSpec) -> None:
+    def __init__(self, name: str, service: ServiceSpec, pod_words: tuple[str, ...]) -> None:
         self._name = name
         self._service = service
+        self._pod_words = pod_words
         self._options = validated(
             ServiceOptions, service.options.get("opensandbox", {}), what=f"services.{name}.options.opensandbox"
         )
@@ -149,6 +150,8 @@ class _Pooled:
             if getattr(self._service, key) != getattr(default, key):
                 loss = Loss.NOOP if key in _NOTHING_LOST else Loss.APPROX
                 yield self._entry(loss, key, reason)
+        for word in self._pod_words:
+            yield self._entry(Loss.APPROX, f"options.kubernetes.{word}", "the pool's template decides")
 
     def _network(self) -> Iterator[ReportEntry]:
         if self._service.network_policy.internet:

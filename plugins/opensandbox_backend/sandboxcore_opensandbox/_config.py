@@ -8,9 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from sandboxcore_kubernetes.config import ClusterConfig
 
 if TYPE_CHECKING:
-    from sandboxcore.spec import ServiceSpec
+    from sandboxcore.spec import EnvironmentSpec, ServiceSpec
 
-__all__ = ("EnvironmentOptions", "OpenSandboxConfig", "ServiceOptions", "capabilities_under", "task_timeout")
+__all__ = ("EnvironmentOptions", "OpenSandboxConfig", "ServiceOptions", "capabilities_under", "pod_words", "task_timeout")
 
 _EVERYWHERE = frozenset({"stdin", "pty", "user", "files"})
 _ON_PODS = _EVERYWHERE | {"multi_service", "siblings", "batch", "ports"}
@@ -112,3 +112,14 @@ class ServiceOptions(BaseModel):
 def task_timeout(service: ServiceSpec) -> float | None:
     """Tell how many seconds a service's task may take; None: as long as it likes."""
     return ServiceOptions.model_validate(service.options.get("opensandbox", {})).task_timeout
+
+
+def pod_words(spec: EnvironmentSpec, service: str) -> tuple[str, ...]:
+    """Name what is said of a service's pod under ``options.kubernetes``, for it or for the whole environment.
+
+    Raises:
+        SpecError: An unknown key, or a wrong value.
+    """
+    from sandboxcore_kubernetes.objects import pod_options
+
+    return tuple(pod_options(spec, service).model_dump(exclude_defaults=True))

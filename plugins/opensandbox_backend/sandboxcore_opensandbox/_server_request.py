@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sandboxcore._validation import validated
@@ -10,7 +10,7 @@ from sandboxcore.errors import CapabilityError
 from sandboxcore.report import Loss, ReportEntry
 from sandboxcore.spec import EnvironmentSpec, ServiceSpec
 
-from ._config import EnvironmentOptions, ServiceOptions
+from ._config import EnvironmentOptions, ServiceOptions, pod_words
 from ._pool_fit import service_argv
 
 if TYPE_CHECKING:
@@ -69,10 +69,10 @@ def check(spec: EnvironmentSpec, config: OpenSandboxConfig) -> tuple[ReportEntry
         what = f"services: a sandbox of opensandbox-server is one container, and there are {len(spec.services)}: {names}"
         raise CapabilityError(what, hint="use mode crd, which has several services in an environment")
     [(name, service)] = spec.services.items()
-    return tuple(_entries(name, service, pool_of(spec, name, config)))
+    return tuple(_entries(name, service, pool_of(spec, name, config), pod_words(spec, name)))
 
 
-def _entries(name: str, service: ServiceSpec, pool: str) -> Iterator[ReportEntry]:
+def _entries(name: str, service: ServiceSpec, pool: str, words: Sequence[str]) -> Iterator[ReportEntry]:
     def entry(loss: Loss, key: str, reason: str) -> ReportEntry:
         return ReportEntry(loss=loss, key=f"services.{name}.{key}", reason=reason, service=name)
 
@@ -113,6 +113,8 @@ def _entries(name: str, service: ServiceSpec, pool: str) -> Iterator[ReportEntry
     for key, (loss, reason) in _NOT_HAD.items():
         if getattr(service, key) != getattr(default, key):
             yield entry(loss, key, reason)
+    for word in words:
+        yield entry(Loss.APPROX, f"options.kubernetes.{word}", "the server makes the pod, and has no field for it")
 
 
 def create_arguments(service: ServiceSpec, pool: str, metadata: Mapping[str, str]) -> dict[str, Any]:

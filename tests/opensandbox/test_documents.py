@@ -1,0 +1,63 @@
+"""Compose documents on this backend: translated by the real translator, and checked before anything is created."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sandboxcore_kubernetes.objects import Placement, pod_template
+from sandboxcore_opensandbox._config import OpenSandboxConfig
+from sandboxcore_opensandbox.plugin import sandboxcore_provisioner
+
+from sandboxcore import Session
+from sandboxcore.errors import SpecError
+from sandboxcore.spec import EnvironmentSpec
+
+pytestmark = pytest.mark.tier("none")
+
+PLACE = Placement(instance="env", namespace="n")
+IN_PODS = """
+services:
+  a:
+    image: x
+    x-sandboxcore: {node_selector: {disk: fast}}
+x-sandboxcore:
+  node_selector: {zone: b}
+  options: {kubernetes: {priority_class: low}}
+x-k8s: {service_account_name: me, automount_service_account_token: true}
+"""
+
+
+def translated(tmp_path: Path, text: str) -> EnvironmentSpec:
+    path = tmp_path / "compose.yaml"
+    path.write_text(text)
+    return Session("opensandbox").translate(path).spec
+
+
+def checked(spec: EnvironmentSpec, **config: Any) -> dict[str, str]:
+    """Ask the backend; gives keys and losses."""
+    provisioner = sandboxcore_provisioner("opensandbox", OpenSandboxConfig(**config))
+    assert provisioner is not None
+    return {entry.key: entry.loss.value for entry in provisioner.check(spec)}
+
+
+def test_words_for_pods_are_in_the_pods_that_are_made(tmp_path: Path) -> None:
+    spec = translated(tmp_path, IN_PODS)
+    assert checked(spec) == {}
+    pod = pod_template(spec, "a", PLACE)["spec"]
+    assert pod["nodeSelector"] == {"disk": "fast", "zone": "b"}
+    assert (pod["priorityClassName"], pod["serviceAccountName"], pod["automountServiceAccountToken"]) == ("low", "me", True)
+
+
+@pytest.mark.parametrize("config", [{"pool": "p"}, {"mode": "server"}, {"mode": "server", "pool": "p"}])
+def test_words_for_pods_that_others_make_are_told(tmp_path: Path, config: dict[str, Any]) -> None:
+    found = checked(translated(tmp_path, IN_PODS), **config)
+    words = {"node_selector", "priority_class", "service_account", "automount_service_account_token"}
+    assert {key: loss for key, loss in found.items() if "options" in key} == {
+        f"services.a.options.kubernetes.{word}": "APPROX" for word in words
+    }
+    with pytest.raises(SpecError, match="node_selektor"):
+        checked(
+            EnvironmentSpec.model_validate({"services": {"a": {}}, "options": {"kubernetes": {"node_selektor": {}}}}), pool="p"
+        )
