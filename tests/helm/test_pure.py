@@ -15,12 +15,13 @@ from sandboxcore_helm._helm import HELM_ERRORS, Helm, HelmFailedError, cleaned, 
 from sandboxcore_helm._identity import ENGINE, Identity, record_labels
 from sandboxcore_helm._manifest import objects_of
 from sandboxcore_helm._plan import merge, plan_release
+from sandboxcore_helm._provisioner import HelmProvisioner
 from sandboxcore_helm._readiness import awaited, object_ready, progress
 from sandboxcore_helm._record import decode, record_secret
 from sandboxcore_helm._release import Release
 from sandboxcore_kubernetes.errors import ApiError
 
-from sandboxcore.errors import ProvisionError, SandboxUnavailableError, SpecError, UsageError
+from sandboxcore.errors import CapabilityError, ProvisionError, SandboxUnavailableError, SpecError, UsageError
 from sandboxcore.plugins import PluginHost
 from sandboxcore.spec import EnvironmentSpec, ServiceSpec
 from sandboxcore.values import Claim
@@ -384,6 +385,15 @@ def test_wrong_options_are_told_before_anything_is_made(wrong: dict[str, Any]) -
 def test_a_wrong_configuration_is_told(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         _config(**wrong)
+
+
+async def test_who_can_pause_is_told_truly() -> None:
+    host = PluginHost.load()
+    with pytest.raises(CapabilityError) as refused:
+        await HelmProvisioner(_config()).pause(Mock())
+    named = [name for name in host.backends if name in (refused.value.hint or "")]
+    assert named
+    assert all("pause" in host.info(name).capabilities for name in named)
 
 
 def test_the_plugin_loads_light() -> None:

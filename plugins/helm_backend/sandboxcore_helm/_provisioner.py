@@ -278,7 +278,7 @@ class HelmProvisioner(Provisioner):
 
     async def pause(self, environment: EnvironmentRef) -> None:
         """Refuse: pods can't be stopped and go on."""
-        raise CapabilityError("pods can't be paused", hint="the opensandbox backend can, with the capability 'pause'")
+        raise CapabilityError("pods can't be paused", hint="backends with the capability 'pause' can: docker")
 
     async def resume(self, environment: EnvironmentRef) -> Any:
         """Refuse: pods can't be stopped and go on."""
