@@ -61,3 +61,13 @@ def test_words_for_pods_that_others_make_are_told(tmp_path: Path, config: dict[s
         checked(
             EnvironmentSpec.model_validate({"services": {"a": {}}, "options": {"kubernetes": {"node_selektor": {}}}}), pool="p"
         )
+
+
+def test_what_the_server_does_with_a_plain_service_is_told() -> None:
+    """It runs no command of the image's, and limits what nobody limited; a pool's pods have both from their template."""
+    plain = EnvironmentSpec.model_validate({"services": {"a": {"image": "x"}}})
+    network = {"services.a.network_policy": "APPROX"}
+    assert checked(plain, mode="server") == {"services.a.command": "APPROX", "services.a.resources": "APPROX", **network}
+    assert checked(EnvironmentSpec.model_validate({"services": {"a": {}}}), mode="server", pool="p") == network
+    said = {"image": "x", "entrypoint": ["serve"], "resources": {"cpus": 2}}
+    assert checked(EnvironmentSpec.model_validate({"services": {"a": said}}), mode="server") == network

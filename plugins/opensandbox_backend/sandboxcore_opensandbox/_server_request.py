@@ -20,6 +20,8 @@ __all__ = ("check", "create_arguments", "pool_of")
 
 #: What a sandbox of the server that nobody gave a command runs.
 IDLE = ["tail", "-f", "/dev/null"]
+#: What one without limits gets: the SDK's own, a processor and 2 GiB, would fill a node that the spec did not mean to fill.
+_LIMITS = {"cpu": "1", "memory": "1Gi"}
 #: Machine of a platform to the server's word for it; of others there is no guest.
 _MACHINES = {"": "amd64", "amd64": "amd64", "x86_64": "amd64", "arm64": "arm64", "aarch64": "arm64"}
 #: Field of a service to why the server can't have it.
@@ -108,6 +110,11 @@ def _entries(name: str, service: ServiceSpec, pool: str, words: Sequence[str]) -
             yield entry(Loss.APPROX, f"resources.{key}", "the server has no field for it")
     if service.resources.ulimits:
         yield entry(Loss.APPROX, "resources.ulimits", "the server has no field for it")
+    if not pool and not service_argv(service):
+        yield entry(Loss.APPROX, "command", f"the image's own is not run: {' '.join(IDLE)!r} keeps the sandbox")
+    if not pool and not _limits(service):
+        amounts = ", ".join(f"{what} {amount}" for what, amount in _LIMITS.items())
+        yield entry(Loss.APPROX, "resources", f"no limit is given, and the server's sandboxes have one: {amounts}")
     if service.command and not service.entrypoint:
         yield entry(Loss.APPROX, "command", "runs without the image's own entrypoint, which the server replaces")
     for key, (loss, reason) in _NOT_HAD.items():
@@ -128,10 +135,9 @@ def create_arguments(service: ServiceSpec, pool: str, metadata: Mapping[str, str
     }
     if pool:
         arguments["extensions"] = {"poolRef": pool}
-    limits = _amounts(service.resources.cpus, service.resources.memory_bytes)
+    limits = _limits(service)
     requests = _amounts(service.resources.cpus_request, service.resources.memory_request_bytes)
-    # The SDK's default of one processor and 2 GiB a sandbox would fill a node that the spec did not mean to fill.
-    arguments["resource"] = limits or {"cpu": "1", "memory": "1Gi"}
+    arguments["resource"] = limits or _LIMITS
     arguments["resource_requests"] = requests or ({} if limits else {"cpu": "10m", "memory": "32Mi"})
     if not arguments["resource_requests"]:
         del arguments["resource_requests"]
@@ -147,6 +153,10 @@ def _entrypoint(service: ServiceSpec) -> list[str]:
     """Give the command its own PATH, if it has one: execd's bootstrap, which starts it, needs the image's."""
     argv, path = list(service_argv(service)), service.env.get("PATH")
     return ["env", f"PATH={path}", *argv] if argv and path is not None else argv or IDLE
+
+
+def _limits(service: ServiceSpec) -> dict[str, str]:
+    return _amounts(service.resources.cpus, service.resources.memory_bytes)
 
 
 def _amounts(cpus: float | None, memory_bytes: int | None) -> dict[str, str]:
