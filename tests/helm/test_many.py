@@ -270,9 +270,13 @@ spec: {storageClassName: nobody-provides-it, accessModes: [ReadWriteOnce], resou
 
 
 async def test_what_the_cluster_can_not_do_is_refused_before(place: Place, busybox: EnvironmentSpec) -> None:
+    asking = changed(busybox, network_policy=NetworkPolicy(allow_domains=("example.org",)))
+    async with place.session(values={"networkPolicy": {"cilium": False}}) as session:
+        with pytest.raises(CapabilityError, match=r"networkPolicy\.cilium is false"):
+            await session.provision(asking)
     async with place.session() as session:
         with pytest.raises(CapabilityError, match="Cilium"):
-            await session.provision(changed(busybox, network_policy=NetworkPolicy(allow_domains=("example.org",))))
+            await session.provision(asking)
         environment = await session.provision(busybox)
         with pytest.raises(CapabilityError):
             await environment.pause()

@@ -13,9 +13,10 @@ from sandboxcore_helm._config import HelmConfig
 from sandboxcore_helm._creating import Creator, dressed
 from sandboxcore_helm._helm import HELM_ERRORS, Helm, HelmFailedError, cleaned, helm_error, parse_version
 from sandboxcore_helm._identity import ENGINE, Identity, record_labels
+from sandboxcore_helm._making import Making
 from sandboxcore_helm._manifest import objects_of
 from sandboxcore_helm._plan import merge, plan_release
-from sandboxcore_helm._provisioner import HelmProvisioner
+from sandboxcore_helm._provisioner import HelmProvisioner, Tools
 from sandboxcore_helm._readiness import awaited, object_ready, progress
 from sandboxcore_helm._record import decode, record_secret
 from sandboxcore_helm._release import Release
@@ -385,6 +386,26 @@ def test_wrong_options_are_told_before_anything_is_made(wrong: dict[str, Any]) -
 def test_a_wrong_configuration_is_told(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         _config(**wrong)
+
+
+@pytest.mark.parametrize("said", [True, False])
+@pytest.mark.parametrize("there", [True, False])
+async def test_what_values_say_of_cilium_comes_before_the_cluster(said: bool, there: bool) -> None:
+    """Its API may be hidden from this user, or be there and not be wanted."""
+    answer: dict[str, Any] = {} if there else {"side_effect": ApiError(message="no", status=403)}
+    cluster = Mock(request=AsyncMock(**answer), context="x")
+    cluster.list = AsyncMock(return_value={"items": [{"spec": {"clusterIP": "10.0.0.10"}}]})
+    tools = Tools(cluster, "n", _config())
+    for policy, taken in (({"cilium": said}, said), ({}, there)):
+        values = {"networkPolicy": policy, "services": {"default": {"image": "x"}}, "allowDomains": ["example.org"]}
+        assert await tools.takes_cilium(values) is taken
+        assert await tools.resolvers(values) == (["10.0.0.10"] if taken else [])
+        making = Making(tools, _spec(), plan_release(_spec(values=values), _config()), Mock(), Mock(), deadline=0)
+        if taken:
+            await making._check_cluster()
+            continue
+        with pytest.raises(CapabilityError, match=r"cilium is false" if policy else r"has no Cilium"):
+            await making._check_cluster()
 
 
 async def test_who_can_pause_is_told_truly() -> None:

@@ -32,6 +32,7 @@ from ._readiness import awaited
 from ._record import record_name, record_secret, status_patch
 from ._release import Release
 from ._scan import early_hooks_in
+from ._values_needs import cilium_said, requirements
 from ._waiting import all_ready, dependencies, service_of
 
 if TYPE_CHECKING:
@@ -150,14 +151,14 @@ class Making:
         Raises:
             CapabilityError: Nothing was created.
         """
-        from ._values import requirements
-
         if self._tools.config.guest == "carry" and any(service.get("user") for service in _services(self._plan)):
             raise CapabilityError("a user by name needs the guest's own lookup", hint="set guest to 'mount', or give a number")
         wanting = requirements(self._plan.values).cilium
-        if wanting and not await self._tools.has_cilium():
+        if wanting and not await self._tools.takes_cilium(self._plan.values):
+            off = cilium_said(self._plan.values) is False
+            lacking = "networkPolicy.cilium is false" if off else "the cluster has no Cilium"
             raise CapabilityError(
-                f"{', '.join(wanting)}: the cluster has no Cilium, and plain network policies can't do that",
+                f"{', '.join(wanting)}: {lacking}, and plain network policies can't do that",
                 hint="give address ranges (allowCIDR), or use a cluster with Cilium",
             )
 
@@ -172,8 +173,8 @@ class Making:
             ours["guest"] = {"configMap": name}
         if any(service.get("dependsOn") for service in _services(self._plan)):
             ours["schedulingGates"] = True
-        dns = self._plan.values.get("dns") or {}
-        if not dns.get("nameservers") and (found := await self._tools.resolvers(dns.get("namespace") or "kube-system")):
+        told = (self._plan.values.get("dns") or {}).get("nameservers")
+        if not told and (found := await self._tools.resolvers(self._plan.values)):
             ours["dns"] = {"nameservers": found}
         return dataclasses.replace(self._plan, values=merge(self._plan.values, ours))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sandboxcore._closing import finish
@@ -22,6 +22,7 @@ from ._plan import plan_release
 from ._prover import Prover
 from ._quota import QuotaLine
 from ._removal import Remover
+from ._values_needs import cilium_said
 
 if TYPE_CHECKING:
     from sandboxcore.abc import Emit
@@ -71,15 +72,23 @@ class Tools:
                 self._cilium = False
         return self._cilium
 
-    async def resolvers(self, namespace: str) -> list[str]:
+    async def takes_cilium(self, values: Mapping[str, Any]) -> bool:
+        """Tell whether the built-in chart uses Cilium's policies: as its values say, else where the cluster has them."""
+        said = cilium_said(values)
+        return await self.has_cilium() if said is None else said
+
+    async def resolvers(self, values: Mapping[str, Any]) -> list[str]:
         """Find the addresses of the cluster's resolver where pods have to be told of them; empty: not needed, or not to be known.
 
         Cilium refuses questions for names in a node's search domains. That ends a search, and the environment's own domain
         comes behind those unless pods have nothing but what they are told.
         """
+        namespace = (values.get("dns") or {}).get("namespace") or "kube-system"
         async with self._asking:
+            if not await self.takes_cilium(values):
+                return []
             if namespace not in self._resolvers:
-                self._resolvers[namespace] = await self._find_resolvers(namespace) if await self.has_cilium() else []
+                self._resolvers[namespace] = await self._find_resolvers(namespace)
         return self._resolvers[namespace]
 
     async def _find_resolvers(self, namespace: str) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ("Requirements", "requirements")
+__all__ = ("Requirements", "cilium_said", "requirements")
 
 #: Groups of peers that plain policies can say something for.
 _PLAIN_ENTITIES = frozenset(("all", "cluster", "none", "world", "world-ipv4", "world-ipv6"))
@@ -59,6 +59,12 @@ def requirements(values: Mapping[str, Any]) -> Requirements:
         resolver=_resolver(values),
         scheduling_gates=bool(values.get("schedulingGates")) and any(one.get("dependsOn") for one in services.values()),
     )
+
+
+def cilium_said(values: Mapping[str, Any]) -> bool | None:
+    """Tell whether Cilium's policies are to be used, where the values say so whatever the cluster has; None: they don't."""
+    said = (values.get("networkPolicy") or {}).get("cilium")
+    return said if isinstance(said, bool) else None
 
 
 def _only_cilium(values: Mapping[str, Any]) -> Iterator[str]:
