@@ -69,12 +69,14 @@ async def test_names_addresses_and_peers_are_reached_by_those_who_may(cluster: C
         networks={"default": NetworkSpec()},
     )
     with contextlib.ExitStack() as outside:
-        port = outside.enter_context(answering(addresses[ALLOWED]))
-        for name in (DENIED, WWW):
+        port = 80  # a name is reached on this one and on 443
+        for name in (ALLOWED, DENIED, WWW):
             outside.enter_context(answering(addresses[name], port))
+        other = outside.enter_context(answering(addresses[ALLOWED]))
         dns = kubectl("-n", "kube-system", "get", "pods", "-l", "k8s-app=kube-dns", "-o", "jsonpath={.items[0].status.podIP}")
         targets = {
             "allowed": (ALLOWED, port),
+            "allowed-other": (ALLOWED, other),
             "denied": (DENIED, port),
             "address": (addresses[DENIED], port),
             "node": (node, 10250),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,18 @@ def test_siblings_and_the_world_are_let_through_where_asked() -> None:
     assert {"10.0.0.0/8", "169.254.0.0/16"} <= set(world["except"])
     assert {"ipBlock": {"cidr": "10.1.0.0/16"}} in rule["to"]
     assert made["env-dns"]["podSelector"]["matchExpressions"][0]["values"] == ["alone"]
+
+
+@pytest.mark.parametrize(("domains", "ports"), [(("a.test", "*.a.test"), {"80", "443"}), (("a.test", "*"), None)])
+def test_names_are_reached_on_the_ports_that_they_are_on_with_helm(domains: tuple[str, ...], ports: set[str] | None) -> None:
+    service = ServiceSpec(image="a", network_policy=NetworkPolicy(allow_domains=domains))
+    made = environment_objects(EnvironmentSpec(services={"default": service}), replace(PLACE, cilium=True))
+    [policy] = [each for each in made if each["kind"] == "CiliumNetworkPolicy"]
+    [rule] = [each for each in policy["spec"]["egress"] if "toFQDNs" in each]
+    found = [port for to in rule.get("toPorts", ()) for port in to["ports"]]
+    assert {port["port"] for port in found} == (ports or set())
+    assert ("toPorts" in rule) == (ports is not None)
+    assert {port["protocol"] for port in found} <= {"TCP"}
 
 
 def test_policies_choose_jobs_too() -> None:

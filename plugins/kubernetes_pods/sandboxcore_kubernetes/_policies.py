@@ -92,18 +92,24 @@ def _outside(spec: EnvironmentSpec, name: str, service: ServiceSpec, placement: 
 
 
 def _domains(name: str, domains: tuple[str, ...], own: dict[str, Any], placement: Placement) -> dict[str, Any]:
-    """Build Cilium's rule for names. Source: https://docs.cilium.io/en/stable/security/policy/language/#dns-based"""
+    """Build Cilium's rule for names: their ports 80 and 443, or all where any name will do, as the Helm backend's chart does.
+
+    Source: https://docs.cilium.io/en/stable/security/policy/language/#dns-based
+    """
     names = [{"matchPattern": each} if "*" in each else {"matchName": each} for each in domains]
     resolver = {"matchLabels": {"k8s:io.kubernetes.pod.namespace": "kube-system", "k8s:k8s-app": "kube-dns"}}
     dns = {
         "toEndpoints": [resolver],
         "toPorts": [{"ports": [{"port": "53", "protocol": "ANY"}], "rules": {"dns": [{"matchPattern": "*"}]}}],
     }
+    allowed: dict[str, Any] = {"toFQDNs": names}
+    if "*" not in domains:
+        allowed["toPorts"] = [{"ports": [{"port": port, "protocol": "TCP"} for port in ("80", "443")]}]
     return {
         "apiVersion": "cilium.io/v2",
         "kind": "CiliumNetworkPolicy",
         "metadata": placement.metadata(object_name(placement.instance, f"domains-{name}")),
-        "spec": {"endpointSelector": own, "egress": [dns, {"toFQDNs": names}]},
+        "spec": {"endpointSelector": own, "egress": [dns, allowed]},
     }
 
 
