@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from sandboxcore_opensandbox._config import OpenSandboxConfig
 from sandboxcore_opensandbox.plugin import sandboxcore_provisioner
 
 from sandboxcore import Session
-from sandboxcore.errors import SpecError
+from sandboxcore.errors import CapabilityError, SpecError
 from sandboxcore.spec import EnvironmentSpec
 
 pytestmark = pytest.mark.tier("none")
@@ -71,3 +72,12 @@ def test_what_the_server_does_with_a_plain_service_is_told() -> None:
     assert checked(EnvironmentSpec.model_validate({"services": {"a": {}}}), mode="server", pool="p") == network
     said = {"image": "x", "entrypoint": ["serve"], "resources": {"cpus": 2}}
     assert checked(EnvironmentSpec.model_validate({"services": {"a": said}}), mode="server") == network
+
+
+@pytest.mark.parametrize("cilium", [False, True])
+def test_the_word_for_policies_is_stated_where_names_can_be_allowed(cilium: bool) -> None:
+    service = {"image": "x", "network_policy": {"allow_domains": ["example.org"]}}
+    spec = EnvironmentSpec.model_validate({"services": {"a": service}})
+    assert ("network_policy" in Session("opensandbox", config={"cilium": cilium}).info.capabilities) == cilium
+    with contextlib.nullcontext() if cilium else pytest.raises(CapabilityError, match="allow_domains"):
+        checked(spec, cilium=cilium)

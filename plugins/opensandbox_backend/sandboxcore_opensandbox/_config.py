@@ -84,7 +84,10 @@ def capabilities_under(config: OpenSandboxConfig) -> frozenset[str]:
     """Tell what can be done in the configured mode."""
     if config.mode == "server":
         return _SERVER - ({"pool"} if config.pool is None else {"images"})
-    return _POOLED if config.pool is not None else _TEMPLATE | ({"pool"} if config.pools else set())
+    if config.pool is not None:
+        return _POOLED
+    # The word is for all that a policy can allow, and names need Cilium.
+    return _TEMPLATE - (set() if config.cilium else {"network_policy"}) | ({"pool"} if config.pools else set())
 
 
 class EnvironmentOptions(BaseModel):
