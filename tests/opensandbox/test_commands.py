@@ -55,6 +55,14 @@ async def test_the_doctor_looks_at_everything(session: Session, pool: str) -> No
 
 
 @pytest.mark.tier("none")
+def test_nothing_is_missed_that_is_of_no_use() -> None:
+    """Pause is refused always, whatever the definition has."""
+    [finding] = crd_findings("batchsandboxes", {"spec": {"versions": [{"name": "v1alpha1", "served": True}]}})
+    assert finding.status == "warning"
+    assert "pause" not in finding.detail
+
+
+@pytest.mark.tier("none")
 def test_definitions_that_prune_are_found_out() -> None:
     """Those of the chart itself lack what those of the source have."""
     charts = folder() / "charts" / "opensandbox-controller" / "templates" / "crds" / "pools.yaml"

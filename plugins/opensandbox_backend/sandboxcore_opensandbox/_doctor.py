@@ -35,7 +35,6 @@ CRD_FIELDS: Mapping[str, Mapping[str, str]] = {
         "spec.expireTime": "the controller does not delete what nobody holds any more",
         "spec.taskTemplate": "services from pools can't run commands of their own",
         "spec.poolRef": "nothing can come from a pool",
-        "spec.pause": "sandboxes can't be paused",
     },
     "sandboxsnapshots": {},
 }
