@@ -408,6 +408,23 @@ async def test_what_values_say_of_cilium_comes_before_the_cluster(said: bool, th
             await making._check_cluster()
 
 
+@pytest.mark.parametrize(
+    ("values", "promised"),
+    [
+        (None, False),
+        ({"networkPolicy": {"cilium": True}}, True),
+        ({"networkPolicy": {"cilium": False}}, False),
+        ({"networkPolicy": None}, False),
+        ("values.yaml", False),
+    ],
+)
+def test_names_are_promised_where_the_configuration_has_cilium(values: Any, promised: bool) -> None:
+    """CAP-1: a list of words is asked for before any cluster is."""
+    info = PluginHost.load().info("helm").under(_config(values=values))
+    assert ("network_policy" in info.capabilities) is promised
+    assert "images" in info.capabilities
+
+
 async def test_who_can_pause_is_told_truly() -> None:
     host = PluginHost.load()
     with pytest.raises(CapabilityError) as refused:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 SANDBOXCORE_HOOK_API = 1
 NAME = "helm"
-#: ``network_policy`` (which has names in it) needs Cilium: ``BackendInfo.under`` adds it where the configuration says so.
+#: ``network_policy`` has names in it, which need Cilium: ``capabilities_under`` leaves it only where the configuration says that
+#: it is there. Where nobody says so, the cluster decides when an environment is made: the rules are enforced, or refused.
 CAPABILITIES = frozenset(
     (
         "stdin",
@@ -31,8 +32,16 @@ CAPABILITIES = frozenset(
         "healthcheck",
         "images",
         "ports",
+        "network_policy",
     )
 )
+
+
+def capabilities_under(config: Any) -> frozenset[str]:
+    """Tell what is had whatever the cluster is like. Values that are a file are not read for that."""
+    policy = config.values.get("networkPolicy") if isinstance(config.values, dict) else None
+    has_cilium = isinstance(policy, dict) and policy.get("cilium") is True
+    return CAPABILITIES if has_cilium else CAPABILITIES - {"network_policy"}
 
 
 @hookimpl
@@ -47,6 +56,7 @@ def sandboxcore_backend_info() -> BackendInfo:
         summary="Helm releases on a Kubernetes cluster: a built-in chart, or your own",
         capabilities=CAPABILITIES,
         config_model=HelmConfig,
+        capabilities_under=capabilities_under,
     )
 
 
