@@ -50,7 +50,7 @@ def helm_values(spec: EnvironmentSpec) -> tuple[dict[str, Any], tuple[ReportEntr
     """Write the values, and tell what of the spec they can't say.
 
     A spec that brings its values (``options.helm.values``: it was a values file) is not looked at further. A service's
-    ``options.helm.values`` are laid over what is written for it.
+    ``options.helm.values`` are laid over what is written for it: mappings key by key, all else as a whole; None takes a key away.
 
     Raises:
         SpecError: A service can't be run on Kubernetes; every such service is named.
@@ -64,6 +64,19 @@ def helm_values(spec: EnvironmentSpec) -> tuple[dict[str, Any], tuple[ReportEntr
     if refused:
         raise SpecError(problems=refused)
     return values, tuple(work.entries)
+
+
+def _laid_over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    found = dict(under)
+    for key, value in over.items():
+        if value is None:
+            found.pop(key, None)
+        elif isinstance(value, Mapping):
+            below = found.get(key)
+            found[key] = _laid_over(below if isinstance(below, Mapping) else {}, value)
+        else:
+            found[key] = value
+    return found
 
 
 def _legal_names(names: list[str], limit: int = 63) -> dict[str, str]:
@@ -140,7 +153,7 @@ class _Values:
         kept = {key: value for key, value in found.items() if value or (key, value) == ("execTarget", False)}
         if service.stop_grace_period == 0:
             kept.pop("terminationGracePeriodSeconds", None)
-        return {**kept, **service.options.get("helm", {}).get("values", {})}
+        return _laid_over(kept, service.options.get("helm", {}).get("values", {}))
 
     def image(self, name: str, service: ServiceSpec) -> str | None:
         if service.image is None:

@@ -267,6 +267,23 @@ def test_values_of_a_service_s_own_are_laid_over_it() -> None:
 
 
 @pytest.mark.tier("none")
+def test_values_of_a_service_s_own_leave_what_is_beside_them() -> None:
+    check = Healthcheck(test=("CMD", "true"))
+    own = {
+        "securityContext": {"runAsNonRoot": True},
+        "readinessProbe": {"exec": None, "httpGet": {"port": 80}},
+        "workingDir": None,
+        "lifecycle": {"preStop": {"sleep": {"seconds": 1, "unit": None}}},
+    }
+    spec = one(user="1000", read_only=True, working_dir="/w", healthcheck=check, options={"helm": {"values": own}})
+    service = built_in_values(spec)[0]["services"]["a"]
+    assert service["securityContext"] == {"runAsNonRoot": True, "runAsUser": 1000, "readOnlyRootFilesystem": True}
+    assert set(service["readinessProbe"]) == {"httpGet", "timeoutSeconds", "periodSeconds", "failureThreshold"}
+    assert "workingDir" not in service
+    assert service["lifecycle"] == {"preStop": {"sleep": {"seconds": 1}}}
+
+
+@pytest.mark.tier("none")
 def test_services_without_any_network_are_apart() -> None:
     spec = EnvironmentSpec(networks={}, services={name: ServiceSpec(image="x", networks={}) for name in ("a", "b")})
     values, _ = built_in_values(spec)
