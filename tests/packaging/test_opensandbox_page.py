@@ -7,9 +7,10 @@ from pathlib import Path
 from unittest.mock import AsyncMock, Mock
 
 import pytest
-from sandboxcore_kubernetes import Cluster
+from sandboxcore_kubernetes import Cluster, ClusterConfig
+from sandboxcore_kubernetes._options import PodOptions
 from sandboxcore_opensandbox._check import check
-from sandboxcore_opensandbox._config import OpenSandboxConfig
+from sandboxcore_opensandbox._config import OpenSandboxConfig, ServiceOptions
 from sandboxcore_opensandbox._parts import services_by_pool
 from sandboxcore_opensandbox._pool_fit import look_at_pools
 from sandboxcore_opensandbox.pools import pool_objects
@@ -21,6 +22,16 @@ from .conftest import ROOT
 PAGE = (ROOT / "docs" / "how-to" / "opensandbox.md").read_text()
 DOCUMENTS = re.findall(r"^```yaml\n(services:\n.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 [(IMAGE, BUFFER, MOST)] = re.findall(r"pool template --image (\S+) --buffer (\d+) --max (\d+)", PAGE)
+
+
+@pytest.mark.parametrize("key", sorted(set(OpenSandboxConfig.model_fields) - set(ClusterConfig.model_fields)))
+def test_it_names_every_setting_of_its_own(key: str) -> None:
+    assert re.search(rf'[`"]{key}\b', PAGE)
+
+
+@pytest.mark.parametrize("key", [*ServiceOptions.model_fields, *PodOptions.model_fields])
+def test_it_names_what_a_service_may_say(key: str) -> None:
+    assert f"`{key}`" in PAGE
 
 
 @pytest.mark.parametrize("document", range(len(DOCUMENTS)))
