@@ -187,6 +187,16 @@ def test_losses_are_reported() -> None:
     assert keys == {"resources.pids", "resources.ulimits", "resources.cpus", "ports.0", "init", "volumes.0"}
 
 
+def test_names_that_siblings_do_not_find_are_told() -> None:
+    web = ServiceSpec(image="a", networks={"default": ("ok", "example.com")})
+    spec = EnvironmentSpec(services={"web_1": web, "b": ServiceSpec(image="a")}, networks={"default": NetworkSpec()})
+    found = [(entry.key, entry.loss.value, entry.reason.split("'")[1]) for entry in check(spec)]
+    assert found == [("services.web_1.aliases", "APPROX", name) for name in ("web_1", "example.com")]
+    main = pod_template(spec, "web_1", PLACE)["spec"]["hostname"]
+    assert repr(main) in check(spec)[0].reason
+    assert check(EnvironmentSpec(services={"web_1": ServiceSpec(image="a")})) == ()
+
+
 def _policies(**services: ServiceSpec) -> dict[str, dict[str, Any]]:
     networks = {"default": NetworkSpec(), "inner": NetworkSpec(internal=True)}
     made = environment_objects(EnvironmentSpec(services=services, networks=networks), PLACE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from sandboxcore.errors import CapabilityError, SandboxUserUnsupportedError, SpecError
@@ -13,6 +13,7 @@ from sandboxcore.report import Loss, ReportEntry
 from ._options import pod_options
 from ._policies import leaves
 from ._volumes import all_files
+from .naming import dns_label
 
 if TYPE_CHECKING:
     from sandboxcore.spec import EnvironmentSpec, ServiceSpec
@@ -139,9 +140,20 @@ def _network(spec: EnvironmentSpec, name: str, service: ServiceSpec, cilium: boo
             raise _cannot(name, f"extra_hosts.{host}", "there is no host-gateway on a cluster", "give an address")
     if service.hostname is not None and not _HOST.fullmatch(service.hostname):
         yield _entry(Loss.APPROX, name, "hostname", "is made a legal DNS label")
+    for each in _names(name, service) if len(spec.services) > 1 else ():
+        if not _HOST.fullmatch(each):
+            reason = f"siblings do not find it as {each!r}, which is no DNS label, but as {dns_label(each)!r}"
+            yield _entry(Loss.APPROX, name, "aliases", reason)
     for index, port in enumerate(service.ports):
         if port.host_port is not None:
             yield _entry(Loss.APPROX, name, f"ports.{index}", "reached by port forwarding")
+
+
+def _names(name: str, service: ServiceSpec) -> Iterable[str]:
+    """List the names that siblings look a service up by, besides its host name."""
+    if not service.networks:
+        return ()
+    return dict.fromkeys((name, *service.aliases, *(alias for aliases in service.networks.values() for alias in aliases)))
 
 
 def _rights(spec: EnvironmentSpec, name: str, service: ServiceSpec, cilium: bool) -> Iterator[ReportEntry]:
