@@ -81,3 +81,10 @@ def test_the_word_for_policies_is_stated_where_names_can_be_allowed(cilium: bool
     assert ("network_policy" in Session("opensandbox", config={"cilium": cilium}).info.capabilities) == cilium
     with contextlib.nullcontext() if cilium else pytest.raises(CapabilityError, match="allow_domains"):
         checked(spec, cilium=cilium)
+
+
+@pytest.mark.parametrize("option", [{"task": True}, {"task": False}, {"task_timeout": 5}])
+def test_words_about_tasks_are_refused_by_the_server(option: dict[str, Any]) -> None:
+    service = {"command": ["serve"], "options": {"opensandbox": option}}
+    with pytest.raises(CapabilityError, match=rf"services\.a\.options\.opensandbox\.{next(iter(option))}: "):
+        checked(EnvironmentSpec.model_validate({"services": {"a": service}}), mode="server", pool="p")

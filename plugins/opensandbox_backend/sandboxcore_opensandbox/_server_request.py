@@ -85,6 +85,10 @@ def _entries(name: str, service: ServiceSpec, pool: str, words: Sequence[str]) -
     for key, reason in _REFUSED.items():
         if getattr(service, key) != getattr(default, key):
             raise cannot(key, reason)
+    options = service.options.get("opensandbox", {})
+    for key in ("task", "task_timeout"):
+        if options.get(key) is not None:
+            raise cannot(f"options.opensandbox.{key}", "the server makes its tasks by itself, and has no field for it")
     if not pool and service.image is None:
         raise cannot("image", "a sandbox needs an image, or a pool to come from")
     if service.platform is not None:
