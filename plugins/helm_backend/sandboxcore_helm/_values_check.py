@@ -6,7 +6,7 @@ import functools
 import ipaddress
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +67,35 @@ def check_values(values: Mapping[str, Any]) -> None:
 def problems_of(values: Mapping[str, Any]) -> tuple[Problem, ...]:
     """List what is wrong with values."""
     problems = Problems()
+    broken: set[_Places] = set()
     for error in _validator().iter_errors(values):
+        broken |= _broken(error)
         for path, message in _explain(error, ()):
             problems.add(_place(values, path), path, message)
-    if not problems.found:
-        for path, message in _meanings(values):
+    if () not in broken:
+        for path, message in _meanings(values, broken):
             problems.add(_place(values, path), path, message)
     return tuple(problems.found)
+
+
+def _broken(error: Any) -> set[_Places]:
+    """Tell of which value, or of which service, nothing more can be said: one that has a key too many is none."""
+    path = tuple(error.path)
+    if error.validator == "additionalProperties" or (
+        error.validator == "required" and path[:1] == ("services",) and len(path) == 2
+    ):
+        return set()
+    return {path[:2] if path[:1] == ("services",) else path[:1]}
+
+
+def _sound(values: Mapping[str, Any], broken: Container[_Places]) -> dict[str, Any]:
+    """Leave out what is broken, and what is judged by it."""
+    found = {key: value for key, value in values.items() if (key,) not in broken}
+    if ("allowDomains",) in broken:
+        found.pop("allowDomainsPorts", None)
+    services = found.get("services") or {}
+    found["services"] = {name: service for name, service in services.items() if ("services", name) not in broken}
+    return found
 
 
 def _place(values: Mapping[str, Any], path: _Places) -> Any:
@@ -113,16 +135,22 @@ def _explain_choice(error: Any, above: _Places) -> Iterator[tuple[_Places, str]]
 _Check = Callable[[Mapping[str, Any]], Iterable[tuple[_Places, str]]]
 
 
-def _meanings(values: Mapping[str, Any]) -> Iterator[tuple[_Places, str]]:
-    """Find what a schema can't say; the chart's own ``checks.yaml`` has the same for those who install by hand."""
-    services = values.get("services") or {}
-    if not services:
+def _meanings(given: Mapping[str, Any], broken: Container[_Places]) -> Iterator[tuple[_Places, str]]:
+    """Find what a schema can't say; the chart's own ``checks.yaml`` has the same for those who install by hand.
+
+    Args:
+        broken: What is not as the schema has it; nothing is said of it.
+    """
+    names = _Names({key: given.get(key) or {} for key in ("networks", "services", "volumes") if (key,) not in broken})
+    values = _sound(given, broken)
+    services = values["services"]
+    if "services" in names and not names["services"]:
         yield ("services",), "there is no service; at least one is needed"
         return
     default = values.get("default")
-    if default is not None and default not in services:
-        yield ("default",), f"no service is called {default!r}{nearest(default, services)}"
-    if values.get("serviceAccountCreate") and not values.get("serviceAccountName"):
+    if default is not None and names.lack("services", default):
+        yield ("default",), f"no service is called {default!r}{nearest(default, names['services'])}"
+    if values.get("serviceAccountCreate") and not given.get("serviceAccountName"):
         yield ("serviceAccountCreate",), "serviceAccountName says which; it is not set"
     yield from _unenforced(values)
     yield from _metadata(values, ())
@@ -130,9 +158,17 @@ def _meanings(values: Mapping[str, Any]) -> Iterator[tuple[_Places, str]]:
     yield from _same_names(services)
     for name, service in services.items():
         path = ("services", name)
-        yield from _service(values, service, path)
+        yield from _service(names, service, path)
         yield from _metadata(service, path)
         yield from _outside(service.get("egress") or {}, (*path, "egress"))
+
+
+class _Names(dict[str, Mapping[str, Any]]):
+    """What services refer to by name; of a kind that is not there nothing is known."""
+
+    def lack(self, kind: str, name: str) -> bool:
+        """Tell whether there is certainly nothing of this name."""
+        return kind in self and name not in self[kind]
 
 
 def _unenforced(values: Mapping[str, Any]) -> Iterator[tuple[_Places, str]]:
@@ -178,23 +214,19 @@ def _same_names(services: Mapping[str, Any]) -> Iterator[tuple[_Places, str]]:
         seen.setdefault(logical, name)
 
 
-def _service(values: Mapping[str, Any], service: Mapping[str, Any], path: _Places) -> Iterator[tuple[_Places, str]]:
-    networks, volumes, services = (values.get(key) or {} for key in ("networks", "volumes", "services"))
+def _service(names: _Names, service: Mapping[str, Any], path: _Places) -> Iterator[tuple[_Places, str]]:
     for index, name in enumerate(service.get("networks") or ()):
-        if name not in networks:
-            yield (*path, "networks", index), f"{name!r} is not among the networks at the top{nearest(name, networks)}"
+        if names.lack("networks", name):
+            yield (*path, "networks", index), f"{name!r} is not among the networks at the top{nearest(name, names['networks'])}"
     for index, mount in enumerate(service.get("volumes") or ()):
         volume = mount.partition(":")[0] if isinstance(mount, str) else mount.get("volume")
-        if volume is not None and volume not in volumes:
-            yield (*path, "volumes", index), f"{volume!r} is not among the volumes at the top{nearest(volume, volumes)}"
+        if volume is not None and names.lack("volumes", volume):
+            yield (*path, "volumes", index), f"{volume!r} is not among the volumes at the top{nearest(volume, names['volumes'])}"
     for name in service.get("dependsOn") or ():
-        if name not in services or name == path[-1]:
-            what = (
-                "a service can't wait for itself"
-                if name == path[-1]
-                else f"no service is called {name!r}{nearest(name, services)}"
-            )
-            yield (*path, "dependsOn", name), what
+        if name == path[-1]:
+            yield (*path, "dependsOn", name), "a service can't wait for itself"
+        elif names.lack("services", name):
+            yield (*path, "dependsOn", name), f"no service is called {name!r}{nearest(name, names['services'])}"
     for index, variable in enumerate(service.get("env") or ()):
         if variable.get("valueFrom") is not None and variable.get("value") is not None:
             yield (*path, "env", index), "has value and valueFrom; only one of them can be"
@@ -215,7 +247,8 @@ def _probes(service: Mapping[str, Any], path: _Places) -> Iterator[tuple[_Places
 
 
 def _mounted(service: Mapping[str, Any], path: _Places) -> Iterator[tuple[_Places, str]]:
-    names = {one["name"] for one in service.get("volumes") or () if isinstance(one, Mapping) and "name" in one}
+    given = [one.get("name") for one in service.get("volumes") or () if isinstance(one, Mapping)]
+    names = [name for name in given if isinstance(name, str)]
     for index, mount in enumerate(service.get("volumeMounts") or ()):
         name = mount.get("name")
         if name not in names:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from sandboxcore_helm._values import (
     requirements,
     service_names,
 )
+from sandboxcore_helm._values_check import problems_of
 
 from sandboxcore.errors import SpecError, UsageError
 from sandboxcore.report import Loss
@@ -142,6 +145,27 @@ def translate(folder: Path, text: str, backend: BackendInfo | None = HELM, **opt
             "services: {a: {image: x}, b: {image: z, logicalName: a}}",
             ["1:41: services.b.logicalName: 'a' is the name of 'a' as well"],
         ),
+        (
+            "services:\n  a:\n    image: x\n    imag: x\n    networks: [frnt]\n    dependsOn: {b: started}\n  b: 3\n"
+            "networks: {front: {}}",
+            [
+                "4:5: services.a.imag: unknown key (did you mean 'image'?)",
+                "5:16: services.a.networks[0]: 'frnt' is not among the networks at the top (did you mean 'front'?)",
+                "7:3: services.b: must be a mapping, not the number 3",
+            ],
+        ),
+        (
+            "services: {a: {image: x, networks: [net], volumes: ['v:/v']}}\nnetworks: [net]\nvolumes: 3\ndefault: b\n"
+            "allowDomains: a.org\nallowDomainsPorts: [{port: 22, domain: a.org}]\n"
+            "serviceAccountName: 3\nserviceAccountCreate: true",
+            [
+                "2:1: networks: must be a mapping or nothing, not a list",
+                "3:1: volumes: must be a mapping or nothing, not the number 3",
+                "4:1: default: no service is called 'b'",
+                "5:1: allowDomains: must be a list or nothing, not a string",
+                "7:1: serviceAccountName: must be a string or nothing, not the number 3",
+            ],
+        ),
         ("services: {a: {image: x}}\nservices: {}", ["2:1: services: is there twice, first in line 1"]),
         ("services: [\n", ["2:1: not YAML: did not find expected node content"]),
         ("- a", ["1:1: values are a mapping"]),
@@ -152,6 +176,28 @@ def translate(folder: Path, text: str, backend: BackendInfo | None = HELM, **opt
 @pytest.mark.tier("none")
 def test_every_problem_has_its_place_and_its_fix(tmp_path: Path, text: str, problems: list[str]) -> None:
     assert refused(tmp_path, text) == problems
+
+
+@pytest.mark.tier("none")
+def test_anything_anywhere_is_told_of(tmp_path: Path) -> None:
+    """Whatever stands in the place of a value, what is right beside it is looked at as well."""
+    values = plain_values(translate(tmp_path, AGENT_ENV).spec.options["helm"]["values"])
+    for path in [path for path, _ in _places(values) if path]:
+        for junk in (None, "x", [[3]], {"x": [3]}):
+            wrong = copy.deepcopy(values)
+            above = wrong
+            for key in path[:-1]:
+                above = above[key]
+            above[path[-1]] = junk
+            wrong["default"] = "nobody"
+            found = [".".join(map(str, problem.path)) for problem in problems_of(wrong)]
+            assert "default" in found or path == ("services",), (path, junk)
+
+
+def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    yield path, value
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from _places(inner, (*path, key))
 
 
 @pytest.mark.tier("none")
