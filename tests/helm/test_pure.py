@@ -22,6 +22,7 @@ from sandboxcore_helm._record import decode, record_secret
 from sandboxcore_helm._release import Release
 from sandboxcore_kubernetes.errors import ApiError
 
+from sandboxcore import Session
 from sandboxcore.errors import CapabilityError, ProvisionError, SandboxUnavailableError, SpecError, UsageError
 from sandboxcore.plugins import PluginHost
 from sandboxcore.spec import EnvironmentSpec, ServiceSpec
@@ -370,6 +371,36 @@ def test_what_differs_is_apart_from_what_does_not() -> None:
 def test_wrong_options_are_told_before_anything_is_made(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         plan_release(_spec(**wrong), _config())
+
+
+@pytest.mark.parametrize(
+    ("options", "service", "told"),
+    [
+        ({"chart_version": "1.2"}, {}, "options.helm: unknown key 'chart_version' (did you mean 'version'?)"),
+        ({"node_selektor": {}}, {}, "options.helm: unknown key 'node_selektor' (did you mean 'node_selector'?)"),
+        ({}, {"valeus": {}}, "services.default.options.helm: unknown key 'valeus' (did you mean 'values'?)"),
+        ({}, {"values": []}, "services.default.options.helm: values: must be a valid dictionary"),
+    ],
+)
+def test_unknown_options_are_told(options: dict[str, Any], service: dict[str, Any], told: str) -> None:
+    spec = EnvironmentSpec(services={"default": ServiceSpec(image="x", options={"helm": service})}, options={"helm": options})
+    with pytest.raises(SpecError) as caught:
+        plan_release(spec, _config())
+    assert str(caught.value) == told
+
+
+def test_what_compose_writes_into_the_options_is_known(tmp_path: Path) -> None:
+    file = tmp_path / "compose.yaml"
+    file.write_text(
+        "services: {default: {image: x, x-sandboxcore: {node_selector: {a: b}, options: {helm: {values: {hostname: h}}}}}}\n"
+        "x-sandboxcore: {node_selector: {c: d}}\n"
+        "x-k8s: {service_account_name: me, service_account_create: true, automount_service_account_token: true}\n"
+    )
+    values = plan_release(Session("helm").translate(file).spec, _config()).values
+    assert values["services"]["default"]["nodeSelector"] == {"a": "b"}
+    assert values["services"]["default"]["hostname"] == "h"
+    assert [values[f"serviceAccount{key}"] for key in ("Name", "Create")] == ["me", True]
+    assert values["automountServiceAccountToken"] is True
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from sandboxcore_kubernetes.config import ClusterConfig
 
-__all__ = ("LABEL_VALUE", "EnvironmentOptions", "HelmConfig")
+__all__ = ("LABEL_VALUE", "EnvironmentOptions", "HelmConfig", "ServiceOptions")
 
 _LABEL_NAME = r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
@@ -52,7 +52,7 @@ class HelmConfig(ClusterConfig):
     audit: Annotated[float, Field(ge=0, le=1)] = 0.01
     #: Wait for Jobs of the chart to complete, as ``helm --wait-for-jobs``.
     wait_for_jobs: bool = False
-    #: Seconds that pods of one's own charts get to end; None: as the pods say.
+    #: Seconds that pods of one's own charts get to end if controllers or helm made them; None: as the pods say.
     grace: Annotated[float, Field(ge=0)] | None = 1.0
 
     @model_validator(mode="after")
@@ -73,8 +73,7 @@ class HelmConfig(ClusterConfig):
 class EnvironmentOptions(BaseModel):
     """What an environment may say under ``options.helm`` of the release that it becomes."""
 
-    # The same table has what the built-in chart's values are made of.
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     #: As in the configuration; ``builtin`` where the configuration names another one.
     chart: str | None = None
@@ -86,3 +85,19 @@ class EnvironmentOptions(BaseModel):
     per_release: dict[str, Any] = Field(default_factory=dict)
     #: Name of the release; None: one is made.
     release: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,51}[a-z0-9])?$")] | None = None
+    #: What the built-in chart's values are made of besides the services, where ``values`` are not given.
+    node_selector: dict[str, str] = Field(default_factory=dict)
+    service_account_name: str | None = None
+    service_account_create: bool = False
+    automount_service_account_token: bool = False
+
+
+class ServiceOptions(BaseModel):
+    """What a service may say under ``options.helm``, for the built-in chart."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    #: Laid over the values that are written for the service.
+    values: dict[str, Any] = Field(default_factory=dict)
+    #: In place of the environment's.
+    node_selector: dict[str, str] = Field(default_factory=dict)

@@ -12,7 +12,7 @@ import yaml
 from sandboxcore.errors import SpecError, UsageError
 from sandboxcore.spec import ServiceSpec
 
-from ._config import EnvironmentOptions, HelmConfig
+from ._config import EnvironmentOptions, HelmConfig, ServiceOptions
 from ._goyaml import load
 from ._pattern import NAME_SIGN
 
@@ -106,6 +106,8 @@ def plan_release(spec: EnvironmentSpec, config: HelmConfig) -> Plan:
     from sandboxcore._validation import validated
 
     options = validated(EnvironmentOptions, spec.options.get("helm", {}), what="options.helm")
+    for name, service in spec.services.items():
+        validated(ServiceOptions, service.options.get("helm", {}), what=f"services.{name}.options.helm")
     chart = options.chart or config.chart
     own = chart is not None and chart != "builtin"
     entries: Sequence[ReportEntry] = ()
