@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ._batch import Batch, ProvisionOutcome, Work
+from ._checking import ask, asked_of
 from ._closing import close_all, each, finish
 from ._events import EventSink
 from ._identity import check_labels, check_run_id, default_owner, new_environment_id, new_run_id
@@ -19,7 +20,7 @@ from ._runtime import DESTROY_SECONDS, Runtime
 from ._selecting import by_prefix, doomed
 from ._translation import translate
 from .environment import Environment
-from .errors import CapabilityError, PluginError, SandboxError, UsageError
+from .errors import CapabilityError, SandboxError, UsageError
 from .plugins import PluginHost
 from .report import Loss, TranslationReport
 from .values import Claim, Selector
@@ -148,6 +149,18 @@ class Session:
             options=options,
         )
 
+    async def check(self, translation: Translation) -> Translation:
+        """Add what the backend says of the spec to the report. The session need not be open, nor the backend be reached.
+
+        What the backend would refuse is an entry of class ``REJECT``, the first that it finds. Nothing is created, and no
+        image is looked for or built.
+
+        Raises:
+            UsageError: The backend can't be used as it is configured.
+        """
+        entries = await asked_of(self.plugins, self.info, self._config, translation.spec)
+        return replace(translation, report=translation.report.extended(entries))
+
     async def prepare(self, translation: Translation) -> Translation:
         """Do what any number of equal environments need only once: have images found or built, and the spec checked.
 
@@ -264,12 +277,7 @@ class Session:
 
     def _checked(self, runtime: Runtime, spec: EnvironmentSpec, report: TranslationReport) -> TranslationReport:
         """Add what the backend says of the spec, and refuse what can't be had."""
-        try:
-            report = report.extended(runtime.provisioner.check(spec))
-        except SandboxError:
-            raise
-        except Exception as error:
-            raise PluginError(f"backend {self.backend!r}: check raised {type(error).__name__}: {error}") from error
+        report = report.extended(ask(self.backend, runtime.provisioner, spec))
         rejected = report.of(Loss.REJECT)
         if rejected:
             raise CapabilityError("\n".join(str(entry) for entry in rejected))

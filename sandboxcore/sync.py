@@ -173,6 +173,10 @@ class Session:
         work = self._session.provision(source, variables=variables, labels=labels, name=name, lease=lease, keep=keep)
         return Environment(thread, thread.run(work))
 
+    def check(self, translation: Translation) -> Translation:
+        """Add what the backend says of the spec to the report, also what it would refuse. Nothing is created."""
+        return self._loop().run(self._session.check(translation))
+
     def prepare(self, translation: Translation) -> Translation:
         """Do what any number of equal environments need only once: have images found or built, and the spec checked."""
         return self._loop().run(self._session.prepare(translation))

@@ -44,8 +44,8 @@ def load(session: Session, source: Source, service: str | None = None) -> Enviro
 
 
 def show_losses(report: TranslationReport) -> None:
-    """Warn on stderr of what behaves differently or was dropped."""
-    losses = report.of(Loss.APPROX, Loss.POLICY)
+    """Warn on stderr of what is refused, behaves differently or was dropped."""
+    losses = (*report.of(Loss.REJECT), *report.of(Loss.APPROX, Loss.POLICY))
     for entry in losses[:_MOST_WARNINGS]:
         option = f" [option: {entry.option}]" if entry.option else ""
         warn(f"{entry}{option}")

@@ -94,7 +94,38 @@ def test_many_losses_are_summed_up(line: CommandLine, tmp_path: Path) -> None:
     path.write_text(f"services:\n{services}")
     lines = line("translate", str(path)).stderr.decode().splitlines()
     assert len(lines) == 11
-    assert lines[-1] == "sandboxcore: warning: and 3 more; see: sandboxcore translate --report"
+    assert lines[-1] == "sandboxcore: warning: and 16 more; see: sandboxcore translate --report"
+
+
+#: What no engine, cluster or server can be reached by.
+NOWHERE = {"DOCKER_HOST": "unix:///nonexistent.sock", "KUBECONFIG": "/nonexistent", "HOME": "/nonexistent"}
+
+
+@pytest.mark.parametrize(
+    ("backend", "loss", "key", "reason"),
+    [
+        ("local", "APPROX", "services.default.image", "is not used"),
+        ("docker", "REJECT", "services.default.network_policy.allow_domains", "use the helm backend"),
+        ("helm", "APPROX", "services.default.resources.pids", "Kubernetes has no limit"),
+        ("opensandbox", "REJECT", "services.default.network_policy.allow_domains", "use a cluster with Cilium"),
+    ],
+)
+def test_what_the_backend_keeps_is_told_without_it(tmp_path: Path, backend: str, loss: str, key: str, reason: str) -> None:
+    line = CommandLine(state=tmp_path / "state", extra=NOWHERE)
+    domains = ", x-sandboxcore: {allow_domains: [a.org]}" if loss == "REJECT" else ""
+    path = tmp_path / "compose.yaml"
+    path.write_text(f"services: {{default: {{image: busybox, pids_limit: 50{domains}}}}}")
+    (said,) = [one for one in line.json("translate", "-b", backend, str(path))["report"] if one["key"] == key]
+    assert (said["loss"], said["service"]) == (loss, "default")
+    assert reason in said["reason"]
+    assert f"warning: {key}: {loss}: " in line("translate", "-b", backend, str(path)).stderr.decode()
+    assert line("translate", "-b", backend, "--strict", str(path)).returncode == 2
+
+
+def test_values_are_helms_whatever_the_backend_is(line: CommandLine, document: str) -> None:
+    assert line.json("translate", "-b", "docker", document, "--to", "values") == line.json(
+        "translate", "-b", "local", document, "--to", "values"
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sandboxcore import BuildSpec, EnvironmentSpec, PluginHost, ServiceSpec, Session, SpecError, hookimpl
-from sandboxcore.abc import ImageResolver
+from sandboxcore.abc import ImageResolver, Provisioner
 
 BUILT = EnvironmentSpec(
     name="project", services={"web": ServiceSpec(build=BuildSpec(context="/src")), "db": ServiceSpec(image="db:1")}
@@ -88,3 +88,17 @@ async def test_images_are_built_once_for_all_that_is_prepared(world: Any, plugin
     assert [outcome.error for outcome in outcomes] == [None] * 3
     assert builder.asked == [("project", "web", "/src")]
     assert {spec.services["web"].image for spec in world.specs} == {"built/web:1"}
+
+
+@pytest.mark.parametrize("plugins", [[], [BuilderPlugin(Builder())]])
+async def test_a_check_takes_for_built_what_somebody_builds(
+    plugin: object, plugins: list[BuilderPlugin], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[EnvironmentSpec] = []
+    monkeypatch.setattr(Provisioner, "check", lambda _, spec: seen.append(spec) or ())
+    session = Session("directory", plugins=PluginHost.load(entry_points=False, extra=[plugin, *plugins]))
+    session.info = dataclasses.replace(session.info, capabilities=session.info.capabilities | {"images"})
+    await session.check(session.translate(BUILT))
+    assert [spec.services["db"].image for spec in seen] == ["db:1"]
+    assert [spec.services["web"].image is not None for spec in seen] == [bool(plugins)]
+    assert all((one.builder.asked, one.builder.closed) == ([], 1) for one in plugins)

@@ -7,8 +7,10 @@ import logging
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -20,6 +22,7 @@ from sandboxcore import (
     Loss,
     PluginError,
     PluginHost,
+    Provisioner,
     ProvisionError,
     ReportEntry,
     SandboxError,
@@ -463,6 +466,32 @@ async def test_what_the_backend_says_of_a_spec(session: Session, world: Any, mon
     with pytest.raises(PluginError, match="backend 'directory': check raised RuntimeError: boom"):
         await session.provision()
     assert world.calls == []
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (CapabilityError("services.a.b.user: no", hint="be root"), [("services.a.b.user", "no; be root", "a.b")]),
+        (SpecError(problems=["services.a.user: x: y", "options: z"]), [("services.a.user", "x: y", "a"), ("options", "z", "")]),
+        (CapabilityError("this machine: can't"), [("backend directory", "this machine: can't", "")]),
+        (CapabilityError("can't"), [("backend directory", "can't", "")]),
+    ],
+)
+async def test_a_check_tells_what_would_be_refused(
+    make_session: Callable[..., Session], world: Any, monkeypatch: pytest.MonkeyPatch, error: Exception, told: list[Any]
+) -> None:
+    monkeypatch.setattr(Provisioner, "check", Mock(side_effect=error))
+    session = make_session()
+    known = ReportEntry(loss=Loss.NOOP, key="x", reason="y")
+    translation = session.translate({"services": {"a": {}, "a.b": {}}})
+    checked = await session.check(replace(translation, report=translation.report.extended([known])))
+    assert checked.spec == translation.spec
+    assert checked.report.entries[0] == known
+    assert [(one.key, one.reason, one.service) for one in checked.report.of(Loss.REJECT)] == told
+    assert world.open_strategies == 0
+    monkeypatch.setattr(Provisioner, "check", Mock(side_effect=KeyError("x")))
+    with pytest.raises(PluginError, match="check raised KeyError"):
+        await session.check(translation)
 
 
 # Finding and cleaning up

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ...report import ReportEntry, TranslationReport
+    from ...session import Session
     from ...spec import EnvironmentSpec
+    from ...values import Translation
 
 __all__ = ("command",)
 
@@ -81,29 +83,39 @@ def _text(data: bytes) -> str | dict[str, str]:
 @click.option("--to", "form", type=click.Choice(["spec", "compose", "values"]), default="spec", show_default=True,
               help="The neutral spec, what `docker compose config --format json` prints, or Helm values.")  # fmt: skip
 @click.option("--report", is_flag=True, help="Show what is not carried over as it stands, key by key, instead.")
-@click.option("--strict", is_flag=True, help="Refuse a document of which something would behave differently.")
+@click.option("--strict", is_flag=True, help="Refuse a document of which something would be refused or behave differently.")
 @document_options
 @backend_options
 @json_option
 def command(choice: BackendChoice, source: Source, form: str, report: bool, strict: bool, as_json: bool) -> int:
-    """Show what a document becomes, and what is lost on the way. Nothing is created.
+    """Show what a document becomes, and what is lost on the way: by the translation, and on the backend.
 
-    Each further FILE overrides those before. All forms are JSON, which is YAML as well.
+    Nothing is created, and neither a daemon nor a cluster is needed. Each further FILE overrides those before. All forms are
+    JSON, which is YAML as well; values are for the backend helm, whatever the backend is.
     """
     if form == "compose":
         if report or strict:
             raise UsageError("--to compose: nothing is lost there, so there is no report", hint="leave out --report and --strict")
         print_json(_canonical(source))
         return 0
-    translation = source.translate(choice.session())
-    document, losses = spec_data(translation.spec), translation.report
+    session = choice.session()
+    translation = source.translate(session)
     if form == "values":
         document, more = _compose("values").helm_values(translation.spec)
-        losses = losses.extended(more)
+        losses = translation.report.extended(more)
+    else:
+        document, losses = spec_data(translation.spec), _checked(session, translation)
     if strict:
-        refuse_losses(losses.of(Loss.APPROX))
+        refuse_losses(losses.of(Loss.REJECT, Loss.APPROX))
     _print(form, document, losses, report, as_json, source.quiet)
     return 0
+
+
+def _checked(session: Session, translation: Translation) -> TranslationReport:
+    """Add what the backend says."""
+    import asyncio
+
+    return asyncio.run(session.check(translation)).report
 
 
 def _print(form: str, document: dict[str, Any], losses: TranslationReport, only_report: bool, as_json: bool, quiet: bool) -> None:
