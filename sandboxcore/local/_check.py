@@ -133,7 +133,8 @@ class _Checked:
             if getattr(wanted, key) is not None:
                 yield self._entry(Loss.NOOP, f"resources.{key}", "nothing is reserved on this machine")
         if wanted.pids is not None and pids_are_bounded():
-            yield self._entry(Loss.APPROX, "resources.pids", "enforced as the highest pid (kernel.pid_max), and never below 301")
+            what = "enforced as how many pids there are (kernel.pid_max), beside that of the sandbox's first process"
+            yield self._entry(Loss.APPROX, "resources.pids", what)
         elif wanted.pids is not None:
             yield self._entry(Loss.APPROX, "resources.pids", "not enforced: that needs Linux 6.14")
         yield from self._ulimits()

@@ -27,6 +27,8 @@ __all__ = ("AT", "Folders", "Launch", "Stage", "Tree", "plan_service")
 AT = "/tmp"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _INSIDE = "/.sandboxcore"
+#: Numbers that the kernel gives to no process once it has counted past them (RESERVED_PIDS of its pid.c).
+_RESERVED_PIDS = 300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,7 +294,7 @@ class _Planner:
         if not self.mapping.several_users:
             yield "--single"
         if self.service.resources.pids is not None:
-            yield from ("--pids", str(max(self.service.resources.pids, 301)))
+            yield from ("--pid-max", str(_RESERVED_PIDS + self.service.resources.pids))
 
     def _guest(self, argv: tuple[str, ...]) -> Iterator[str]:
         yield from ("--restart", restart_argument(self.service))

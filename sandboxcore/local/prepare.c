@@ -1,4 +1,4 @@
-/* launcher prepare --plan FD --ready FD --caps HEX [--cwd DIR] [--read-only] [--single] [--pids N] -- PROGRAM ARG...
+/* launcher prepare --plan FD --ready FD --caps HEX [--cwd DIR] [--read-only] [--single] [--pid-max N] -- PROGRAM ARG...
 
    The last step before the guest, inside the finished file tree and as its root: make directories and files of the plan (so that every link
    is resolved in here), close what is dangerous, give up capabilities, and become the program. */
@@ -147,14 +147,20 @@ static void follow(int fd, bool single) {
         fclose(plan);
 }
 
-/* Since Linux 6.14 every pid namespace has its own highest pid, which bounds how many processes and threads there can be. */
-static void bound_pids(const char *limit) {
-    int fd = open("/proc/sys/kernel/pid_max", O_WRONLY | O_CLOEXEC);
+static void set_switch(const char *path, const char *value) {
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
     if (fd >= 0) {
-        if (write(fd, limit, strlen(limit)) < 0)
-            dprintf(2, "launcher: pid_max: %s\n", strerror(errno));
+        if (write(fd, value, strlen(value)) < 0)
+            dprintf(2, "launcher: %s: %s\n", path, strerror(errno));
         close(fd);
     }
+}
+
+/* Since Linux 6.14 every pid namespace has its own highest pid, which bounds how many processes and threads there can be. Below it are
+   300 numbers that the kernel gives out only once: they are skipped, or there could be as many more until they are used up. */
+static void bound_pids(const char *highest) {
+    set_switch("/proc/sys/kernel/pid_max", highest);
+    set_switch("/proc/sys/kernel/ns_last_pid", "300");
 }
 
 static void keep_only(unsigned long long caps) {
@@ -178,7 +184,7 @@ static void keep_only(unsigned long long caps) {
 
 int prepare(char **argv) {
     long long plan = -1, ready = -1;
-    const char *cwd = "/", *caps = "0", *pids = NULL;
+    const char *cwd = "/", *caps = "0", *pid_max = NULL;
     bool single = false, sealed = false;
     for (; *argv != NULL && strcmp(*argv, "--") != 0; argv++) {
         if (strcmp(*argv, "--single") == 0)
@@ -193,8 +199,8 @@ int prepare(char **argv) {
             caps = *++argv;
         else if (argv[1] != NULL && strcmp(*argv, "--cwd") == 0)
             cwd = *++argv;
-        else if (argv[1] != NULL && strcmp(*argv, "--pids") == 0)
-            pids = *++argv;
+        else if (argv[1] != NULL && strcmp(*argv, "--pid-max") == 0)
+            pid_max = *++argv;
         else
             fail_with("usage", *argv);
     }
@@ -203,8 +209,8 @@ int prepare(char **argv) {
     fcntl((int)ready, F_SETFD, FD_CLOEXEC);
     umask(022);
     follow((int)plan, single);
-    if (pids != NULL)
-        bound_pids(pids);
+    if (pid_max != NULL)
+        bound_pids(pid_max);
     seal_kernel_switches();
     if (sealed && !remount_read_only("/"))
         fail("/");

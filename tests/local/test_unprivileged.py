@@ -24,6 +24,7 @@ SELECTED = (
     "test_isolation.py::test_siblings_reach_each_other_by_name_and_strangers_do_not",
     "test_isolation.py::test_a_read_only_root_leaves_volumes_writable",
     "test_isolation.py::test_only_loopback_exists",
+    "test_isolation.py::test_pids_are_bounded",
     "test_services.py::test_a_crash_names_its_exit_code_and_last_lines",
     "test_services.py::test_killing_the_environment_kills_every_process",
     "test_life.py::test_the_end_of_a_lease_kills_without_any_client",
