@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
 
 import pytest
@@ -132,15 +133,16 @@ async def test_internet_is_the_network_of_the_host(backend: Backend) -> None:
 
 
 async def test_secrets_are_not_in_the_arguments_of_any_process(backend: Backend) -> None:
-    made = await backend.make(env={"TOKEN": "s3cr3t-value"}, files={"/etc/key": {"content": b"s3cr3t-file"}})
-    assert await made.output("sh", "-c", "echo $TOKEN; cat /etc/key") == "s3cr3t-value\ns3cr3t-file"
+    secret = secrets.token_hex()
+    made = await backend.make(env={"TOKEN": secret}, files={"/etc/key": {"content": secret.encode()}})
+    assert await made.output("sh", "-c", "echo $TOKEN; cat /etc/key") == f"{secret}\n{secret}"
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            assert b"s3cr3t" not in path.read_bytes()
+            assert secret.encode() not in path.read_bytes()
         except OSError:
             continue
     described = "".join(path.read_text() for path in Path(made.ref.data["folder"]).glob("*.json"))
-    assert "s3cr3t" not in described
+    assert secret not in described
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a folder that only root can search is needed")
