@@ -352,7 +352,7 @@ class Session:
         return [self._known(ref) for ref in await self._open().find(selector)]
 
     async def attach(self, environment_id: str) -> Environment:
-        """Find one environment by its id, or by the beginning of its id if no other begins so.
+        """Find one environment by its id, by the beginning of its id if no other begins so, or by its name on the backend.
 
         Raises:
             EnvironmentNotFoundError: There is none, or more than one; the message lists the near ones.

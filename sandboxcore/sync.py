@@ -196,7 +196,7 @@ class Session:
         return [Environment(thread, environment) for environment in found]
 
     def attach(self, environment_id: str) -> Environment:
-        """Find one environment by its id, or by the beginning of its id if no other begins so."""
+        """Find one environment by its id, by the beginning of its id if no other begins so, or by its name on the backend."""
         thread = self._loop()
         return Environment(thread, thread.run(self._session.attach(environment_id)))
 

@@ -157,7 +157,8 @@ class SandboxRef:
 class EnvironmentRef:
     """Where an environment is, and whose. Times are seconds since the epoch; the default service comes first.
 
-    ``data`` is the backend's own address of it, of JSON types.
+    ``data`` is the backend's own address of it, of JSON types. ``name`` is what people see it called there, where that is not
+    its id: a Helm release's name.
     """
 
     backend: str
@@ -171,6 +172,7 @@ class EnvironmentRef:
     labels: Mapping[str, str] = field(default_factory=dict)
     state: Literal["creating", "ready", "failed", "destroying"] = "ready"
     data: Mapping[str, Any] = field(default_factory=dict)
+    name: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -62,7 +62,9 @@ def _starting(incomplete: str, names: Sequence[str]) -> list[str]:
 
 
 def _services(environments: Sequence[EnvironmentRef], prefix: str) -> list[str]:
-    found = [environment for environment in environments if environment.environment_id.startswith(prefix)]
+    from .._selecting import is_meant
+
+    found = [environment for environment in environments if is_meant(prefix, environment)]
     return sorted({sandbox.service for environment in found for sandbox in environment.sandboxes})
 
 

@@ -66,6 +66,7 @@ def environment_data(environment: EnvironmentRef, now: float | None = None) -> d
     now = time.time() if now is None else now
     return {
         "id": environment.environment_id,
+        "name": environment.name,
         "backend": environment.backend,
         "run_id": environment.run_id,
         "owner": environment.owner,

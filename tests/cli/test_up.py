@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.tier("local")
 
 KEYS = {
     "id", "backend", "run_id", "owner", "state", "created_at", "expires_at", "age", "lease_left", "expired", "default", "labels",
-    "services",
+    "services", "name",
 }  # fmt: skip
 
 
@@ -96,6 +97,10 @@ def test_ls_tells_how_commands_ended(capsys: pytest.CaptureFixture[str]) -> None
     ref = EnvironmentRef(**whose, owner="", created_at=0, expires_at=0, default="web", sandboxes=sandboxes, state="failed")
     show([ref])
     assert capsys.readouterr().out.rstrip().endswith("web, job (completed), bad (failed, exit code 3), lost (failed)")
+    assert environment_data(ref)["name"] == ""
+    show([ref, replace(ref, environment_id="f", name="release")])
+    head, _, *rows = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in (head, rows[1])] == ["NAME", "release"]
     services = environment_data(ref)["services"]
     assert [(service["state"], service["exit_code"]) for service in services] == [(state, code) for _, state, code in ended]
 

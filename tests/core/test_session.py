@@ -539,12 +539,21 @@ async def test_attach_to_what_is_not_there(session: Session, world: Any) -> None
             await session.attach(wrong)
     with pytest.raises(UsageError, match="empty"):
         await session.attach("")
+    world.environments[env.id] = replace(world.environments[env.id], name="release-1")
+    assert await session.attach("release-1") is env
+    with pytest.raises(EnvironmentNotFoundError, match="no environment 'release'"):
+        await session.attach("release")
     for _ in range(60):
         await session.provision()
     letters = [name[0] for name in world.environments]
     common = max(letters, key=letters.count)
-    with pytest.raises(EnvironmentNotFoundError, match=rf"\d+ environments begin with '{common}': "):
+    with pytest.raises(EnvironmentNotFoundError, match=rf"\d+ environments begin with '{common}' or are called so: "):
         await session.attach(common)
+    # Who is called as another one begins may be either.
+    other = next(name for name in world.environments if name != env.id)
+    world.environments[env.id] = replace(world.environments[env.id], name=other[:8])
+    with pytest.raises(EnvironmentNotFoundError, match=r"2 environments"):
+        await session.attach(other[:8])
 
 
 async def test_cleanup_takes_what_it_is_told_and_no_more(make_session: Callable[..., Session], world: Any) -> None:

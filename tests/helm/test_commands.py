@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from sandboxcore import EnvironmentSpec
 from sandboxcore.errors import UsageError
 from tests.cluster import kubeconfig
+from tests.images import reference
 
 from .conftest import Place
 
@@ -31,6 +33,23 @@ def _sandboxcore(*argv: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_an_environment_is_found_by_its_release(place: Place, tmp_path: Path) -> None:
+    """From another process, and the other way round: Helm finds the release by the environment's id."""
+    service = f"{{image: {reference('busybox')}, command: [sleep, infinity], pull_policy: never}}"
+    file = tmp_path / "compose.yaml"
+    file.write_text(f"services: {{default: {service}}}\nx-sandboxcore: {{options: {{helm: {{release: lab-1}}}}}}")
+    where = ["-b", "helm", *(f"--config={key}={value}" for key, value in place.config().items())]
+    made = json.loads(_sandboxcore("up", *where, "-q", "-f", str(file), "--json"))
+    assert made["name"] == "lab-1"
+    assert [(one["id"], one["name"]) for one in json.loads(_sandboxcore("ls", *where, "--json"))["environments"]] == [
+        (made["id"], "lab-1")
+    ]
+    assert _sandboxcore("exec", *where, "lab-1", "--", "echo", "inside") == "inside\n"
+    selector = f"sandboxcore.dev/environment-id={made['id']}"
+    assert place.helm(3, "list", "--short", "--selector", selector).split() == ["lab-1"]
+    assert _sandboxcore("down", *where, "lab-1").split() == [made["id"]]
 
 
 def test_the_reaper_is_what_the_cluster_takes(place: Place) -> None:

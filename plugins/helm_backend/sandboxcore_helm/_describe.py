@@ -96,6 +96,7 @@ def environment_ref(record: Record, pods: Iterable[PodState], leases: Mapping[st
         sandboxes=sandboxes,
         labels=record.all_labels,
         state=_state(record, sandboxes),
+        name=record.release,
         data={"namespace": record.namespace, "release": record.release, "engine": record.labels.get(ENGINE, "helm")},
     )
 

@@ -21,7 +21,7 @@ __all__ = ("command",)
 @backend_options
 @json_option
 def command(choice: BackendChoice, environments: Sequence[str], as_json: bool) -> int:
-    """Destroy environments and wait until they are gone. ENV is an id, or a unique beginning of one.
+    """Destroy environments and wait until they are gone. ENV is an id, a unique beginning of one, or a name that ls shows.
 
     If one of them does not exist, none is destroyed.
     """

@@ -48,7 +48,7 @@ class _OptionsAroundFirstArgument(click.Command):
 @exec_options
 @click.argument("argv", metavar="-- CMD [ARG]...", nargs=-1, type=click.UNPROCESSED)
 def command(choice: BackendChoice, environment: str, service: str | None, command_line: CommandLine) -> int:
-    """Run a command in an environment that is up. ENV is its id, or a unique beginning of it.
+    """Run a command in an environment that is up. ENV is its id, a unique beginning of it, or its name if ls shows one.
 
     The exit code is the command's own, 128 + n where signal n ended it, 124 after --timeout.
     """

@@ -54,11 +54,13 @@ def show(environments: Sequence[EnvironmentRef]) -> None:
     from .._output import age, print_table
 
     now = time.time()
+    named = any(environment.name for environment in environments)
     print_table(
-        ("ID", "STATE", "AGE", "LEASE LEFT", "OWNER", "RUN", "SERVICES"),
+        ("ID", *(("NAME",) if named else ()), "STATE", "AGE", "LEASE LEFT", "OWNER", "RUN", "SERVICES"),
         [
             (
                 environment.environment_id,
+                *((environment.name,) if named else ()),
                 environment.state,
                 age(now - environment.created_at),
                 age(environment.expires_at - now) if environment.expires_at > now else "expired",
