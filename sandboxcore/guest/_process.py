@@ -30,22 +30,24 @@ class ProcessChannel(Channel):
     async def open(self, argv: Sequence[str], protocol: asyncio.BaseProtocol) -> asyncio.Transport:
         """Start the program; the stream ends with it, and it with the stream."""
         ours, theirs = socket.socketpair()
-        with theirs:
-            try:
-                process = await asyncio.create_subprocess_exec(
-                    *self._prefix,
-                    *argv,
-                    stdin=theirs.fileno(),
-                    stdout=theirs.fileno(),
-                    stderr=asyncio.subprocess.DEVNULL,
-                    env=self._env,
-                )
-            except OSError as error:
-                ours.close()
-                raise SandboxUnavailableError(f"can't run {(*self._prefix, *argv)[0]!r}: {error}", started="no") from error
-        self._running = [*(other for other in self._running if other.returncode is None), process]
-        transport, _ = await asyncio.get_running_loop().create_unix_connection(lambda: protocol, sock=ours)
+        try:
+            with theirs:
+                process = await self._run(argv, theirs)
+            self._running = [*(other for other in self._running if other.returncode is None), process]
+            transport, _ = await asyncio.get_running_loop().create_unix_connection(lambda: protocol, sock=ours)
+        except BaseException:
+            ours.close()
+            raise
         return transport
+
+    async def _run(self, argv: Sequence[str], stream: socket.socket) -> asyncio.subprocess.Process:
+        words = (*self._prefix, *argv)
+        try:
+            return await asyncio.create_subprocess_exec(
+                *words, stdin=stream.fileno(), stdout=stream.fileno(), stderr=asyncio.subprocess.DEVNULL, env=self._env
+            )
+        except OSError as error:
+            raise SandboxUnavailableError(f"can't run {words[0]!r}: {error}", started="no") from error
 
     async def aclose(self) -> None:
         """Wait for the programs to end, as they do with their streams; kill those that don't."""
