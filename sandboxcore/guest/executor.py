@@ -22,6 +22,8 @@ __all__ = ("GuestExecutor", "GuestProcess")
 
 #: Seconds after a command's timeout in which the guest must have spoken; a guest kills within 1.5.
 _GRACE = 5.0
+#: Seconds that it is given beyond: had the whole machine stood still, the guest was not to blame, and may speak now.
+_SECOND_GRACE = 2.0
 
 
 class GuestExecutor(Executor):
@@ -35,9 +37,7 @@ class GuestExecutor(Executor):
         loop = asyncio.get_running_loop()
         began = loop.time()
         command = _submit(self._connection, request, live=False)
-        guard = (
-            None if request.timeout is None else loop.call_later(request.timeout + _GRACE, _give_up, self._connection, command)
-        )
+        guard = None if request.timeout is None else _Guard(self._connection, command, request.timeout)
         try:
             end = await command.done
         except asyncio.CancelledError:
@@ -70,11 +70,26 @@ def _submit(connection: Connection, request: ExecRequest, *, live: bool) -> Comm
     return command
 
 
-def _give_up(connection: Connection, command: Command) -> None:
-    """The guest has not spoken though the command's time is over: the link is broken, or the sandbox stands still."""
-    connection.abandon(command)
-    message = "the command's timeout is over, and the sandbox does not answer"
-    command.fail(errors.SandboxUnavailableError(message, started=command.has_started))
+class _Guard:
+    """Gives a command up whose guest has not spoken though its time is over."""
+
+    def __init__(self, connection: Connection, command: Command, timeout: float) -> None:
+        self._connection, self._command = connection, command
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(timeout + _GRACE, self._doubt)
+
+    def cancel(self) -> None:
+        """Leave the command alone."""
+        self._timer.cancel()
+
+    def _doubt(self) -> None:
+        self._timer = self._loop.call_later(_SECOND_GRACE, self._give_up)
+
+    def _give_up(self) -> None:
+        """The link is broken, or the sandbox stands still."""
+        self._connection.abandon(self._command)
+        message = "the command's timeout is over, and the sandbox does not answer"
+        self._command.fail(errors.SandboxUnavailableError(message, started=self._command.has_started))
 
 
 class GuestProcess(ProcessHandle):
