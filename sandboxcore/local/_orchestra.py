@@ -27,15 +27,21 @@ if TYPE_CHECKING:
     from ._programs import Programs
     from ._state import EnvironmentFolder
 
-__all__ = ("Orchestra",)
+__all__ = ("TO_BE_STARTED", "Orchestra")
 
 #: Seconds that a command without a healthcheck has to live (or to end well) before its service counts as ready.
 SETTLE = 0.1
+#: What a service waits for that depends on nothing more.
+TO_BE_STARTED = "to be started"
 _COMPLETED_HINT = "a sandbox ends with its command: give it one that stays (such as ['sleep', 'infinity']), or none"
 
 
 class Orchestra:
-    """The start of one environment."""
+    """The start of one environment.
+
+    Args:
+        waiting: What each service still waits for; kept up to date, and empty when all are ready.
+    """
 
     def __init__(
         self,
@@ -48,12 +54,13 @@ class Orchestra:
         mapping: IdMapping,
         programs: Programs,
         starts: asyncio.Semaphore,
+        waiting: dict[str, str],
     ) -> None:
         self._spec, self._claim, self._emit, self._folder, self._holder = spec, claim, emit, folder, holder
         self._launches, self._mapping, self._programs, self._starts = launches, mapping, programs, starts
         self._stages = {name: Stages() for name in spec.services}
         self._running: dict[str, Running] = {}
-        self._waiting: dict[str, str] = dict.fromkeys(spec.services, "to be started")
+        self._waiting = waiting
         self._failure: asyncio.Future[SandboxError] = asyncio.get_running_loop().create_future()
 
     async def play(self) -> None:
@@ -69,15 +76,11 @@ class Orchestra:
         for running in self._running.values():
             running.close()
 
-    def waiting(self) -> str:
-        """Tell which services are not ready, and what for."""
-        return ", ".join(f"service {name!r} {what}" for name, what in self._waiting.items())
-
     async def _bring_up(self, name: str) -> None:
         began = time.monotonic()
         await self._dependencies(name)
         self._tell("service.starting", name)
-        self._waiting[name] = "to be started"
+        self._waiting[name] = TO_BE_STARTED
         launch = self._launches[name]
         async with self._starts:
             folder = self._folder.service(list(self._spec.services).index(name))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from ._explain import explain
 from ._ids import choose_mapping
 from ._launch import Process, run
 from ._networks import NetworkPlan, plan_networks
-from ._orchestra import Orchestra
+from ._orchestra import TO_BE_STARTED, Orchestra
 from ._plan import Folders, Launch, Tree, plan_service
 from ._programs import Programs, find_programs, launcher_binary
 from ._removal import Remover, finish
@@ -41,10 +41,17 @@ __all__ = ("LocalProvisioner",)
 class _Begun:
     """How far the making of one environment is."""
 
-    def __init__(self, claim: Claim) -> None:
+    def __init__(self, claim: Claim, services: Iterable[str]) -> None:
         self.claim = claim
+        #: What each service that is not ready waits for.
+        self.waiting: dict[str, str] = {}
+        self.wait(services)
         self.folder: EnvironmentFolder | None = None
         self.orchestra: Orchestra | None = None
+
+    def wait(self, services: Iterable[str], what: str = TO_BE_STARTED) -> None:
+        """Note what these services wait for."""
+        self.waiting.update(dict.fromkeys(services, what))
 
     def close(self) -> None:
         """Stop watching the services."""
@@ -56,7 +63,7 @@ class _Begun:
         name = self.claim.environment_id
         if not isinstance(error, TimeoutError):
             return ProvisionError(f"environment {name!r} could not be made: {error}")
-        waited = self.orchestra.waiting() if self.orchestra else "its images to be unpacked"
+        waited = ", ".join(f"service {service!r} {what}" for service, what in self.waiting.items())
         return ProvisionTimeoutError(
             f"environment {name!r} was not ready after {self.claim.timeout:g} s; it still waited for {waited}"
         )
@@ -125,7 +132,7 @@ class LocalProvisioner(Provisioner):
         self.check(spec)
         self.state.ensure()
         self._reap_in_background()
-        begun = _Begun(claim)
+        begun = _Begun(claim, spec.services)
         try:
             async with asyncio.timeout(claim.timeout):
                 await self._build(spec, begun, emit)
@@ -144,14 +151,18 @@ class LocalProvisioner(Provisioner):
 
     async def _build(self, spec: EnvironmentSpec, begun: _Begun, emit: Emit) -> None:
         claim, programs = begun.claim, self._find_programs()
-        trees = await self._trees(spec)
+        trees = await self._trees(spec, begun)
         network = plan_networks(spec)
         description = describe(spec, claim)
         folder = begun.folder = self.state.create(claim.environment_id, description, claim.lease)
         launches = self._launches(spec, folder, network, trees, programs)
+        begun.wait(spec.services, "for the environment's holder to be started")
         holder = await self._hold(folder, network, programs)
-        await self._fill_volumes(launches, trees)
-        begun.orchestra = Orchestra(spec, claim, emit, folder, holder, launches, self.mapping, programs, self._starts)
+        begun.wait(spec.services)
+        await self._fill_volumes(launches, trees, begun)
+        begun.orchestra = Orchestra(
+            spec, claim, emit, folder, holder, launches, self.mapping, programs, self._starts, begun.waiting
+        )
         await begun.orchestra.play()
         folder.write({**description, "state": "ready"})
 
@@ -160,13 +171,21 @@ class LocalProvisioner(Provisioner):
             self._programs = find_programs()
         return self._programs
 
-    async def _trees(self, spec: EnvironmentSpec) -> dict[str, Tree | None]:
+    async def _trees(self, spec: EnvironmentSpec, begun: _Begun) -> dict[str, Tree | None]:
         if self._rootfs is None:
             self._rootfs = RootfsCache(self.state.rootfs, self.mapping)
         cache = self._rootfs
         archives = self._archives(spec)
         wanted = list(dict.fromkeys(path for path in archives.values() if path is not None))
-        loaded = dict(zip(wanted, await asyncio.gather(*(cache.load(path) for path in wanted)), strict=True))
+
+        async def load(path: Path) -> Tree:
+            services = [name for name, its in archives.items() if its == path]
+            begun.wait(services, "for its image to be unpacked")
+            tree = await cache.load(path)
+            begun.wait(services)
+            return tree
+
+        loaded = dict(zip(wanted, await asyncio.gather(*map(load, wanted)), strict=True))
         trees = {name: loaded[path] if path is not None else None for name, path in archives.items()}
         for name, tree in trees.items():
             if tree is not None and spec.services[name].user is None:
@@ -212,7 +231,7 @@ class LocalProvisioner(Provisioner):
                     for path in reversed([inner, *(parent for parent in inner.parents if volume in parent.parents)]):
                         own_directory(path, self.mapping)
 
-    async def _fill_volumes(self, launches: Mapping[str, Launch], trees: Mapping[str, Tree | None]) -> None:
+    async def _fill_volumes(self, launches: Mapping[str, Launch], trees: Mapping[str, Tree | None], begun: _Begun) -> None:
         """Copy what images have where new volumes are mounted, the first service's for a shared one."""
         done: set[Path] = set()
         for name, launch in launches.items():
@@ -223,7 +242,9 @@ class LocalProvisioner(Provisioner):
                     continue
                 done.add(volume)
                 own_directory(volume, self.mapping)
+                begun.wait([name], "for its volumes to be filled")
                 await self._as_sandbox_root("cp", "-a", "--reflink=auto", f"{source}/.", f"{volume}/")
+                begun.wait([name])
 
     async def _as_sandbox_root(self, *argv: str) -> None:
         prefix: tuple[str, ...] = ()
