@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,9 @@ from typing import Any
 import pytest
 import yaml
 from sandboxcore_kubernetes import ApiError, Cluster
+from sandboxcore_kubernetes.rbac import missing, role
 from sandboxcore_opensandbox._config import OpenSandboxConfig
+from sandboxcore_opensandbox._doctor import RULES
 from sandboxcore_opensandbox.pools import Pools, pool_objects
 
 from sandboxcore.errors import ProvisionError, SandboxError, UsageError
@@ -102,6 +106,33 @@ async def test_nothing_is_left_of_a_manifest_that_is_refused(cluster: Cluster) -
     assert "good" not in {pool.name for pool in await Pools(cluster).all()}
     assert not await remaining(cluster, POLICY) & {"good-pool", "bad-pool"}
     assert not await remaining(cluster, CONFIG_MAP) & {"good-guest", "bad-guest"}
+
+
+async def test_the_role_that_the_doctor_prints_is_enough_to_manage_pools(crd: Mapping[str, Any], cluster: Cluster) -> None:
+    user = f"user-{uuid.uuid4().hex[:6]}"
+    await cluster.create(role(RULES, name=user, namespace=cluster.namespace))
+    binding = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": user},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": user},
+        "subjects": [{"kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io"}],
+    }
+    await cluster.create(binding)
+    async with await Cluster.connect(OpenSandboxConfig(**crd, impersonate_user=user)) as theirs:
+        async with asyncio.timeout(30):  # the server's caches
+            while await missing(theirs, RULES):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        pools = Pools(theirs)
+        for maximum in (1, 2):
+            await pools.apply(objects("ruled", maximum=maximum))
+        bad = objects("unruly")
+        bad[-1]["spec"]["capacitySpec"]["poolMax"] = "many"
+        with pytest.raises(ProvisionError, match="create Pool 'unruly'"):
+            await pools.apply(bad)
+        await pools.delete("ruled")
+    assert "unruly-pool" not in await remaining(cluster, POLICY)
+    assert "unruly-guest" not in await remaining(cluster, CONFIG_MAP)
 
 
 @pytest.mark.parametrize("refused", [False, True])

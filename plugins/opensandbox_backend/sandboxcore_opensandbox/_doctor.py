@@ -44,6 +44,8 @@ RULES: tuple[Rule, ...] = (
     Rule(GROUP, "batchsandboxes", _BATCHES, "to make environments"),
     Rule(GROUP, "pools", ("get", "list"), "to see what a pool has"),
     Rule(GROUP, "pools", ("create", "patch", "delete"), "to manage pools", optional=True),
+    Rule("", "configmaps", ("get", "patch", "delete"), "to manage the guests of pools", optional=True),
+    Rule("networking.k8s.io", "networkpolicies", ("get", "patch", "delete"), "to manage the policies of pools", optional=True),
     Rule("", "pods", ("delete", "deletecollection", "patch"), "to take pods away at once, and to mark those of pools"),
     Rule("", "configmaps", ("create", "deletecollection"), "to bring the guest into pods"),
     Rule("", "secrets", ("create", "get", "deletecollection"), "to bring files and environments into pods"),
