@@ -120,7 +120,7 @@ async def test_the_time_limit(
         with pytest.raises(ProvisionTimeoutError, match=r"not ready within 0\.1 s"):
             await session.provision(SPEC)
         assert world.environments == {}
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 async def test_what_can_not_be_undone_is_told(session: Session, world: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -152,7 +152,7 @@ async def test_a_backend_that_does_not_stop_is_not_waited_for(
     task.cancel()
     try:
         with pytest.raises(asyncio.CancelledError) as caught:
-            await asyncio.wait_for(task, 5)
+            await asyncio.wait_for(task, 30)
         assert "did not stop within 0.1 s" in caught.value.__notes__[0]
     finally:
         release.set()
@@ -377,7 +377,7 @@ async def test_breaking_out_undoes_what_was_not_handed_over(session: Session, wo
         assert handed is not None
         await asyncio.sleep(0.05)
         break
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while len(world.environments) > 1:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     assert list(world.environments) == [handed.id]

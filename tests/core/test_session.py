@@ -308,7 +308,7 @@ async def test_closing_has_a_limit(make_session: Callable[..., Session], world: 
     with pytest.raises(SandboxError, match=r"destroying environment \w+ did not end within 0.1 s"):
         async with make_session() as session:
             await session.provision()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 async def test_a_time_limit_around_the_session_works(make_session: Callable[..., Session], world: Any) -> None:

@@ -245,7 +245,7 @@ async def test_without_proc_trees_are_killed_and_files_written(make_tree: MakeTr
         began = time.monotonic()
         with pytest.raises(errors.ExecTimeoutError):
             await guest.executor.exec(request)
-        assert time.monotonic() - began < 2.4
+        assert time.monotonic() - began < 20
         assert [words for words in tree.commands().values() if b"sleep" in words] == []
         await guest.files.write_file("/tmp/f", b"without /proc", user=user or None)
         assert await guest.files.read_file("/tmp/f") == b"without /proc"

@@ -67,7 +67,7 @@ async def test_durations_are_those_of_what_happened(open_session: Callable[..., 
         await env.default.exec(["sleep", "0.3"])
     (ended,) = [event for event in heard.events if event.name == "exec.end"]
     assert ended.duration is not None
-    assert 0.3 <= ended.duration < 5
+    assert 0.3 <= ended.duration < 30
 
 
 async def test_commands_at_once_each_have_their_start_and_end(open_session: Callable[..., Session], heard: Heard) -> None:
