@@ -95,8 +95,8 @@ def test_output_is_live(cli: CommandLine, environment: str) -> None:
 
 def test_a_timeout_shows_the_partial_output_and_124(cli: CommandLine, environment: str) -> None:
     began = time.monotonic()
-    result = cli("exec", environment, "--timeout", "1", "--", "sh", "-c", "echo partial; setsid sleep 4713 & sleep 4713")
-    assert time.monotonic() - began < 15
+    result = cli("exec", environment, "--timeout", "3", "--", "sh", "-c", "echo partial; setsid sleep 4713 & sleep 4713")
+    assert time.monotonic() - began < 30
     assert result.returncode == 124
     assert result.stdout == b"partial\n"
     assert result.stderr.startswith(b"sandboxcore: error: ")
