@@ -1,7 +1,6 @@
 """Run the checks of the project, say what failed, and end with 1 if anything did.
 
-They run one after the other, but for the tests that need a cluster: those mostly wait, and run beside all others, save
-those that need OpenSandbox too, which are as many again and come last.
+They run one after the other, but for the tests that need a cluster: those mostly wait, and run beside all others.
 ``--only PHASE[,PHASE...]`` runs some of them; further arguments go to pytest, which then runs once.
 """
 
@@ -20,8 +19,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable
-#: The phase that runs aside; what it said comes when the others have ended.
-BESIDE = "cluster-tests"
+#: Phases that run aside, each with the one that it begins with; what they said comes when the others have ended. Tests that
+#: break the cluster are in the first, which is to have it before the second comes.
+BESIDE = {"cluster-tests": "format", "opensandbox-tests": "tests"}
 STOP_SECONDS = 60.0
 
 
@@ -35,8 +35,8 @@ def phases(pytest_arguments: Sequence[str]) -> dict[str, list[str]]:
     """Name the phases, in order, with their commands; the tests come last so that their summary ends the output."""
     shares: dict[str, Sequence[str]] = {
         "tests": ["--cluster=without"],
+        "cluster-tests": ["--cluster=kubernetes"],
         "opensandbox-tests": ["--cluster=opensandbox"],
-        BESIDE: ["--cluster=kubernetes"],
     }
     if pytest_arguments:
         shares = {"tests": pytest_arguments}
@@ -119,18 +119,24 @@ class Aside:
 
 def check(chosen: Sequence[str], commands: dict[str, list[str]]) -> int:
     """Run the chosen phases, all of them though one fails, and return the exit status."""
-    if BESIDE in chosen:
+    if BESIDE.keys() & set(chosen):
         begin_tiers()
     if "docs" in chosen:
         # Sphinx warns only about pages that it reads, so a page must not be taken from an earlier build.
         shutil.rmtree(ROOT / "docs" / "_build", ignore_errors=True)
-    aside = Aside(BESIDE, commands[BESIDE]) if BESIDE in chosen else None
+    asides: dict[str, Aside] = {}
+    in_front = [name for name in chosen if name not in BESIDE]
+    failed = []
     try:
-        failed = [name for name in chosen if name != BESIDE and not run(name, commands[name])]
-        if aside is not None and not aside.wait():
-            failed.append(BESIDE)
+        for front in (*in_front, None):
+            for name in chosen:
+                if name in BESIDE and name not in asides and (front == BESIDE[name] or front is None):
+                    asides[name] = Aside(name, commands[name])
+            if front is not None and not run(front, commands[front]):
+                failed.append(front)
+        failed += [name for name, aside in asides.items() if not aside.wait()]
     finally:
-        if aside is not None:
+        for aside in asides.values():
             aside.stop()
     print(f"\nFAILED: {', '.join(failed)}" if failed else f"\nall passed: {', '.join(chosen)}", flush=True)
     return 1 if failed else 0

@@ -32,21 +32,40 @@ def python(code: str) -> list[str]:
 
 
 def test_what_runs_aside_is_told_last_and_whole(script: ModuleType, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    aside = "import time; print({!r}, flush=True); time.sleep(1.5); print('the end')"
     commands = {
+        "format": python("pass"),
         "tests": python("import time; time.sleep(0.5); print('in front')"),
-        script.BESIDE: python("import time; print('aside', flush=True); time.sleep(1.5); print('the end')"),
+        **{name: python(aside.format(f"said by {name}")) for name in script.BESIDE},
     }
     assert script.check(list(commands), commands) == 0
     said = capfdbinary.readouterr().out.decode()
-    assert said.index("in front") < said.index("\naside\n") < said.index("the end") < said.index("all passed")
+    positions = [said.index(words) for words in ("in front", *(f"\nsaid by {name}\n" for name in script.BESIDE), "all passed")]
+    assert positions == sorted(positions)
+    assert said.count("the end") == len(script.BESIDE)
 
 
-@pytest.mark.parametrize("failing", [0, 1])
-def test_a_phase_that_fails_fails_all(script: ModuleType, failing: int, capfd: pytest.CaptureFixture[str]) -> None:
-    names = ["tests", script.BESIDE]
-    commands = {name: python(f"raise SystemExit({int(name == names[failing])})") for name in names}
+@pytest.mark.parametrize("failing", ["tests", "cluster-tests", "opensandbox-tests"])
+def test_a_phase_that_fails_fails_all(script: ModuleType, failing: str, capfd: pytest.CaptureFixture[str]) -> None:
+    names = ["tests", *script.BESIDE]
+    commands = {name: python(f"raise SystemExit({int(name == failing)})") for name in names}
     assert script.check(names, commands) == 1
-    assert f"FAILED: {names[failing]}\n" in capfd.readouterr().out
+    assert f"FAILED: {failing}\n" in capfd.readouterr().out
+
+
+def test_what_runs_aside_begins_with_its_phase_or_in_the_end(script: ModuleType, tmp_path: Path) -> None:
+    """Of which there may be none."""
+    note = "import pathlib; pathlib.Path({!r}).open('a').write({!r})"
+    begun = str(tmp_path / "begun")
+    there = f"pathlib.Path({begun!r})"
+    wait = f"import pathlib, time\nwhile not {there}.exists() or {there}.read_text() != 'c': time.sleep(0.02)\n"
+    commands = {
+        "format": python(wait + note.format(begun, "f")),
+        "opensandbox-tests": python(note.format(begun, "o")),
+        "cluster-tests": python(note.format(begun, "c")),
+    }
+    assert script.check(list(commands), commands) == 0
+    assert Path(begun).read_text() == "cfo"
 
 
 def test_a_run_that_is_given_up_stops_what_runs_aside(script: ModuleType, tmp_path: Path) -> None:
@@ -54,8 +73,8 @@ def test_a_run_that_is_given_up_stops_what_runs_aside(script: ModuleType, tmp_pa
         "import signal, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)\ntry:\n    print('ready', flush=True)\n"
         "    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('told')\n    raise SystemExit(3)\n"
     )
-    aside = script.Aside(script.BESIDE, python(code))
-    output = tmp_path / ".venv" / f"{script.BESIDE}.log"
+    aside = script.Aside("cluster-tests", python(code))
+    output = tmp_path / ".venv" / "cluster-tests.log"
     while not output.read_text():
         time.sleep(0.05)
     aside.stop()
@@ -68,4 +87,4 @@ def test_the_shares_are_all_tests(script: ModuleType, request: pytest.FixtureReq
     run = [command[-1] for command in commands.values() if command[1:3] == ["-m", "pytest"]]
     option = next(each for each in request.config._parser._anonymous.options if "--cluster" in each.names())
     assert sorted(run) == sorted(f"--cluster={share}" for share in option.attrs()["choices"])
-    assert script.BESIDE not in script.phases(["-k", "something"])
+    assert not script.BESIDE.keys() & script.phases(["-k", "something"]).keys()
