@@ -8,7 +8,7 @@ README.md beside this file tells more.
 
 from __future__ import annotations
 
-from ._api import helm, kubeconfig, kubectl, load, make_namespace, own, probe, probe_cilium, stop, use
+from ._api import helm, kubeconfig, kubectl, load, make_namespace, own, probe, stop, use, without_cilium
 from ._faults import (
     evict,
     kill_apiserver,
@@ -36,11 +36,11 @@ __all__ = (
     "outside_names",
     "own",
     "probe",
-    "probe_cilium",
     "restart_containerd",
     "start_apiserver",
     "start_kubelet",
     "stop",
     "stop_kubelet",
     "use",
+    "without_cilium",
 )

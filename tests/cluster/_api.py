@@ -42,12 +42,12 @@ def probe() -> str:
         return str(error)
 
 
-def probe_cilium() -> str:
-    """Start the cluster as `probe` does if it is to be one with Cilium; returns why there is none, in one line, or nothing."""
+def without_cilium() -> str:
+    """Say that the cluster is to be one without Cilium, or nothing."""
     layout = own()
     if layout is None or layout.cni != "cilium":
         return f"the cluster has no Cilium; {CNI}=cilium makes one that has (some 10 minutes more, once on a machine)"
-    return probe()
+    return ""
 
 
 def _has_kind() -> bool:

@@ -43,15 +43,18 @@ def state() -> Path:
     return made
 
 
+def missing() -> str:
+    """Say what of the kit is not here, or nothing."""
+    names = [name for name in ("bin/opensandbox-controller.xz", "crd", "rbac", "charts") if not (folder() / name).exists()]
+    return f"the OpenSandbox binaries are not here ({folder()} has no {names[0]}; set {VARIABLE})" if names else ""
+
+
 @functools.cache
 def probe() -> str:
     """Install the controller if need be; returns why it can't be had, or nothing."""
-    missing = [name for name in ("bin/opensandbox-controller.xz", "crd", "rbac", "charts") if not (folder() / name).exists()]
-    if missing:
-        return f"the OpenSandbox binaries are not here ({folder()} has no {missing[0]}; set {VARIABLE})"
     from tests.cluster import probe as cluster
 
-    problem = cluster()
+    problem = missing() or cluster()
     if problem:
         return problem
     with _locked("up"):
@@ -92,7 +95,7 @@ def _install() -> None:
         chart = folder() / "charts" / "opensandbox-controller"
         argv = ["upgrade", "--install", RELEASE, str(chart), "--namespace", SYSTEM, "--values", file.name]
         _run(str(helm(3)), "--kubeconfig", str(kubeconfig()), *argv)
-    kubectl("-n", SYSTEM, "rollout", "status", "--timeout=120s", f"deployment/{DEPLOYMENT}")
+    kubectl("-n", SYSTEM, "rollout", "status", "--timeout=300s", f"deployment/{DEPLOYMENT}")
 
 
 def load_images() -> None:
