@@ -162,6 +162,9 @@ async def _ready(job: Job, cluster: Cluster, watch: PodWatch, name: str, notes: 
             better = _of_dependency(error, gates, services) if isinstance(error, ProvisionTimeoutError) else None
             if better is not None:
                 raise better from error
+            if not error.service:  # no pod is there that it could be about
+                waited = ", ".join(map(repr, notes.part))
+                raise type(error)(f"services {waited}: {error.message}", hint=error.hint) from error
             raise
     await together(aliases.of(pod, place) for pod, place in places.items())
     return found
