@@ -39,12 +39,13 @@ async def task_logs(sandbox: SandboxRef, connection: Connection, tail: int | Non
     last = b""
     try:
         folder = await _folder(guest, sandbox.data["batch"])
+        # First how it ended: nothing comes after that, while what is read before it may not be all.
+        code = (await _read(guest, folder, "exit")).decode(errors="replace")
         for stream in ("stdout.log", "stderr.log"):
             data = await _read(guest, folder, stream)
             lines = data.splitlines(keepends=True)
             yield data if tail is None else b"".join(lines[max(0, len(lines) - tail) :])
             last = data or last
-        code = (await _read(guest, folder, "exit")).decode(errors="replace")
         if code:
             begin = "\n" if last and not last.endswith(b"\n") else ""
             yield f"{begin}sandboxcore: the command of service {sandbox.service!r} ended with exit code {code}\n".encode()
