@@ -24,7 +24,7 @@ _FAILED_BY_ITSELF = frozenset(
     {"CrashLoop", "ContainerFailed", "ContainerEnded", "OOMKilled", "ContainerStart", "CrashedOnce", "Hook"}
 )
 #: Seconds for the last lines of a log; where time is up already the caller waits no longer than this.
-_LOG_PATIENCE = 5.0
+_LOG_PATIENCE = 15.0
 _LOG_PATIENCE_LATE = 0.4
 
 
