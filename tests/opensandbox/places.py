@@ -18,7 +18,6 @@ from tests.opensandbox.serving import serving
 DEBIAN = "sandboxcore.test/debian:1"
 BUSYBOX = "sandboxcore.test/busybox:1"
 _cleanup = contextlib.ExitStack()
-atexit.register(_cleanup.close)
 
 
 def namespace() -> str:
@@ -27,8 +26,15 @@ def namespace() -> str:
 
     name = f"test-opensandbox-{uuid.uuid4().hex[:6]}"
     make_namespace(name)
+    _clean_up_at_exit()
     _cleanup.callback(remove_namespace, name)
     return name
+
+
+@functools.cache
+def _clean_up_at_exit() -> None:
+    """Have it done before the cluster goes, which was told of the exit when it started."""
+    atexit.register(_cleanup.close)
 
 
 def remove_namespace(name: str) -> None:
