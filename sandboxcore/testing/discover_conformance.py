@@ -101,18 +101,21 @@ class DiscoverConformance(Conformance):
     @needs("logs")
     async def test_logs_have_what_the_service_wrote(self, target: Target, session: Session, base_spec: EnvironmentSpec) -> None:
         """DISC-3: both streams, oldest first, the last lines where only they are wanted, and on as it comes."""
-        script = (
-            # Runtimes copy the two streams apart: what is written at the same moment may change places.
-            "echo one; sleep 0.3; echo two >&2; sleep 0.3; echo three; "
-            "until [ -e /tmp/conformance-go ]; do sleep 0.05; done; echo four; exec sleep 300"
+        # Runtimes copy the two streams apart: what is written before the last line was seen may change places with it.
+        lines = ["echo one", "echo two >&2", "echo three", "echo four"]
+        script = "; ".join(
+            f"{line}; until [ -e /tmp/conformance-{number} ]; do sleep 0.05; done" for number, line in enumerate(lines)
         )
         spec = changed(base_spec, entrypoint=("/bin/sh", "-c", script), command=())
         async with session.environment(spec) as environment, target.session() as other:
             same = await other.attach(environment.id)
+            for number, line in enumerate((b"one\n", b"two\n")):
+                await _logs(same, line)
+                await environment.default.write_file(f"/tmp/conformance-{number}", b"")
             assert await _logs(same, b"three\n") == b"one\ntwo\nthree\n"
             assert b"".join([data async for data in same.logs(tail=2)]) == b"two\nthree\n"
             following = asyncio.ensure_future(_follow(same, b"four\n"))
-            await environment.default.write_file("/tmp/conformance-go", b"")
+            await environment.default.write_file("/tmp/conformance-2", b"")
             assert await following == b"one\ntwo\nthree\nfour\n"
 
     @shell_free

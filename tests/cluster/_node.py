@@ -183,7 +183,10 @@ def write_network(layout: Layout) -> None:
     ipam = addresses | {"routes": [{"dst": "0.0.0.0/0"}]}
     ports = {"type": "portmap", "capabilities": {"portMappings": True}}
     plugins = [bridge | {"ipam": ipam}, ports, {"type": "register_pod", "folder": f"{root}/run/pods"}]
-    (root / "cni" / "10-bridge.conflist").write_text(json.dumps({"cniVersion": "0.4.0", "name": layout.name, "plugins": plugins}))
+    # In one step: containerd reads it whenever it changes, and forgets all networks when it is half there.
+    part = root / "cni" / "part"
+    part.write_text(json.dumps({"cniVersion": "0.4.0", "name": layout.name, "plugins": plugins}))
+    part.rename(root / "cni" / "10-bridge.conflist")
     _write_plugin(layout)
 
 

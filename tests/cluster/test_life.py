@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
 from pathlib import Path
 
@@ -34,8 +36,12 @@ def traces(layout: Layout) -> list[str]:
     words = [layout.name, str(layout.root), *([f"{layout.prefix}."] if layout.prefix else [])]
     found = [line for line in lines if any(word in line for word in words)]
     for folder in ("/sys/fs/cgroup", "/var/lib/cni/results"):
-        found += [str(path) for path in Path(folder).glob(f"**/{layout.name}*")]
-    found += [str(link) for link in Path("/var/log/containers").glob("*") if str(layout.root) in str(link.readlink())]
+        # Not glob(), which stumbles over what another cluster removes meanwhile.
+        for place, folders, files in os.walk(folder):
+            found += [f"{place}/{name}" for name in (*folders, *files) if name.startswith(layout.name)]
+    for link in Path("/var/log/containers").glob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            found += [str(link)] if str(layout.root) in str(link.readlink()) else []
     return found
 
 

@@ -17,6 +17,22 @@ from tests.images import reference
 #: Everything that a release of the tests may consist of.
 KINDS = "pods,services,secrets,configmaps,statefulsets,deployments,jobs,persistentvolumeclaims,networkpolicies,leases,replicasets"
 
+_OWNERS = "jobs,deployments,statefulsets,replicasets,services"
+
+
+def _name(item: dict[str, Any]) -> str:
+    """Name an object as ``kubectl -o name`` does."""
+    group = item["apiVersion"].rpartition("/")[0]
+    return f"{item['kind'].lower()}{'.' if group else ''}{group}/{item['metadata']['name']}"
+
+
+def _is_collected(metadata: dict[str, Any], there: set[str]) -> bool:
+    """Say whether controllers take an object away when they come to it: whoever had it is gone, and no release names it."""
+    if "deletionTimestamp" in metadata and metadata.get("finalizers") == ["kubernetes.io/pvc-protection"]:
+        return True
+    owners = {owner["uid"] for owner in metadata.get("ownerReferences") or ()}
+    return bool(owners) and not owners & there and "app.kubernetes.io/instance" not in (metadata.get("labels") or {})
+
 
 class Place:
     """A namespace of the tests' own."""
@@ -41,9 +57,12 @@ class Place:
         return kubectl("-n", self.namespace, *argv, text=text, check=check)
 
     def objects(self, kinds: str = KINDS) -> set[str]:
-        """List what is there, except for what every namespace has."""
-        found = self.kubectl("get", kinds, "-o", "name").split()
-        return {name for name in found if name != "configmap/kube-root-ca.crt"}
+        """List what is there, except for what every namespace has, and what is Kubernetes' own to collect."""
+        found = json.loads(self.kubectl("get", kinds, "-o", "json"))["items"]
+        owners = json.loads(self.kubectl("get", _OWNERS, "-o", "json"))["items"]
+        there = {item["metadata"]["uid"] for item in owners if "deletionTimestamp" not in item["metadata"]}
+        names = {_name(item) for item in found if not _is_collected(item["metadata"], there)}
+        return names - {"configmap/kube-root-ca.crt"}
 
     def get(self, what: str) -> dict[str, Any]:
         """Read an object."""

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,11 @@ def test_the_reaper_is_what_the_cluster_takes(place: Place) -> None:
     account = f"system:serviceaccount:{place.namespace}:sandboxcore-reaper"
     assert place.get("cronjob/sandboxcore-reaper")["spec"]["concurrencyPolicy"] == "Forbid"
     for verb, what in (("list", "secrets"), ("deletecollection", "pods"), ("delete", "leases.coordination.k8s.io")):
-        assert place.kubectl("auth", "can-i", verb, what, "--as", account).strip() == "yes"
+        deadline = time.monotonic() + 60
+        # The API server learns of new roles a moment after it took them.
+        while (said := place.kubectl("auth", "can-i", verb, what, "--as", account, check=False).strip()) != "yes":
+            assert time.monotonic() < deadline, said
+            time.sleep(0.2)
     assert place.kubectl("auth", "can-i", "create", "pods", "--as", account, check=False).strip() in ("no", "")
 
 

@@ -88,9 +88,10 @@ async def test_a_hook_that_another_environment_has_stays(place: Place, own: Own,
 
 @pytest.mark.parametrize("engine", ["render-once", "helm"])
 async def test_hooks_of_the_deletion_run(
-    place: Place, own: Own, tmp_path: Path, caplog: pytest.LogCaptureFixture, engine: str
+    place: Place, own: Own, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, engine: str
 ) -> None:
     """Those before it while the release is there, whose ConfigMap they need; and nothing of any is left."""
+    monkeypatch.setattr(hookrun, "_DELETE_HOOKS_SECONDS", 100.0)
     templates = {
         **BARE_POD,
         "map.yaml": config_map("{{ .Release.Name }}-map"),
@@ -114,8 +115,9 @@ async def test_hooks_of_the_deletion_run(
 
 
 async def test_a_hook_of_the_deletion_that_fails_keeps_nothing(
-    place: Place, own: Own, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    place: Place, own: Own, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(hookrun, "_DELETE_HOOKS_SECONDS", 100.0)
     hooks = {"bye.yaml": hook_job("bye", "pre-delete", "echo what-it-said; exit 3", policy="before-hook-creation")}
     async with place.session(engine="render-once") as session:
         environment = await session.provision(own(write_chart(tmp_path, {**BARE_POD, **hooks})))
@@ -226,10 +228,10 @@ async def test_one_that_hangs_holds_no_others(place: Place, busybox: Environment
 
 
 async def test_what_is_left_is_named(place: Place, busybox: EnvironmentSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(removal, "_GIVE_UP_SECONDS", 10.0)
     async with place.session() as session:
         environment = await session.provision(busybox)
-        with _held(place, environment) as pod, pytest.raises(SandboxError) as caught:
+        with _held(place, environment) as pod, monkeypatch.context() as patch, pytest.raises(SandboxError) as caught:
+            patch.setattr(removal, "_GIVE_UP_SECONDS", 10.0)
             await environment.destroy()
         assert f"there is still Pod {pod!r} (finalizer {_HOLD!r}" in str(caught.value)
         await environment.destroy()
