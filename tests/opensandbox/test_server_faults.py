@@ -27,7 +27,7 @@ from sandboxcore_opensandbox._server_request import check, create_arguments
 from sandboxcore import Session
 from sandboxcore.errors import CapabilityError, GuestUnavailableError, ProvisionTimeoutError, SandboxUnavailableError, UsageError
 from sandboxcore.guest.files import GuestFileStore
-from sandboxcore.spec import EnvironmentSpec, ServiceSpec
+from sandboxcore.spec import EnvironmentSpec, Resources, ServiceSpec
 from sandboxcore.values import Claim, EnvironmentRef
 from tests.cluster import kubectl
 from tests.opensandbox import places
@@ -320,6 +320,14 @@ def test_a_platform_is_said_in_the_words_of_the_server(platform: str, arch: str)
     service = ServiceSpec(image="i", platform=platform)
     check(EnvironmentSpec(services={"a": service}), OpenSandboxConfig(mode="server"))
     assert create_arguments(service, "", {})["platform"].arch == arch
+
+
+@pytest.mark.tier("none")
+def test_what_is_requested_is_within_the_limits_that_nobody_gave() -> None:
+    resources = Resources(cpus_request=2.5, memory_request_bytes=3 << 30)
+    asked = create_arguments(ServiceSpec(image="i", resources=resources), "", {})
+    assert asked["resource"] == asked["resource_requests"] == {"cpu": "2500m", "memory": "3Gi"}
+    assert create_arguments(ServiceSpec(image="i"), "", {})["resource"] == {"cpu": "1", "memory": "1Gi"}
 
 
 @pytest.mark.tier("none")

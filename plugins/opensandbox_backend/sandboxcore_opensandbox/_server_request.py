@@ -21,7 +21,7 @@ __all__ = ("check", "create_arguments", "pool_of")
 #: What a sandbox of the server that nobody gave a command runs.
 IDLE = ["tail", "-f", "/dev/null"]
 #: What one without limits gets: the SDK's own, a processor and 2 GiB, would fill a node that the spec did not mean to fill.
-_LIMITS = {"cpu": "1", "memory": "1Gi"}
+_CPUS, _MEMORY_BYTES = 1.0, 1 << 30
 #: Machine of a platform to the server's word for it; of others there is no guest.
 _MACHINES = {"": "amd64", "amd64": "amd64", "x86_64": "amd64", "arm64": "arm64", "aarch64": "arm64"}
 #: Field of a service to why the server can't have it.
@@ -117,7 +117,7 @@ def _entries(name: str, service: ServiceSpec, pool: str, words: Sequence[str]) -
     if not pool and not service_argv(service):
         yield entry(Loss.APPROX, "command", f"the image's own is not run: {' '.join(IDLE)!r} keeps the sandbox")
     if not pool and not _limits(service):
-        amounts = ", ".join(f"{what} {amount}" for what, amount in _LIMITS.items())
+        amounts = ", ".join(f"{what} {amount}" for what, amount in _default_limits(service).items())
         yield entry(Loss.APPROX, "resources", f"no limit is given, and the server's sandboxes have one: {amounts}")
     if service.command and not service.entrypoint:
         yield entry(Loss.APPROX, "command", "runs without the image's own entrypoint, which the server replaces")
@@ -141,7 +141,7 @@ def create_arguments(service: ServiceSpec, pool: str, metadata: Mapping[str, str
         arguments["extensions"] = {"poolRef": pool}
     limits = _limits(service)
     requests = _amounts(service.resources.cpus_request, service.resources.memory_request_bytes)
-    arguments["resource"] = limits or _LIMITS
+    arguments["resource"] = limits or _default_limits(service)
     arguments["resource_requests"] = requests or ({} if limits else {"cpu": "10m", "memory": "32Mi"})
     if not arguments["resource_requests"]:
         del arguments["resource_requests"]
@@ -161,6 +161,12 @@ def _entrypoint(service: ServiceSpec) -> list[str]:
 
 def _limits(service: ServiceSpec) -> dict[str, str]:
     return _amounts(service.resources.cpus, service.resources.memory_bytes)
+
+
+def _default_limits(service: ServiceSpec) -> dict[str, str]:
+    """Give the limits of a service that has none: the server wants some, and no cluster takes less than what is requested."""
+    wanted = service.resources
+    return _amounts(max(_CPUS, wanted.cpus_request or 0.0), max(_MEMORY_BYTES, wanted.memory_request_bytes or 0))
 
 
 def _amounts(cpus: float | None, memory_bytes: int | None) -> dict[str, str]:
