@@ -23,14 +23,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--backend-config", default="{}", help="its configuration, as JSON")
     group.addoption("--spec", default=None, help="document whose sandboxes are used; without it, one empty service")
     group.addoption("--stream-bytes", type=int, default=64 << 20, help="size of the big file (64 MiB)")
-    group.addoption("--slack", type=float, default=1.0, help="seconds granted above each limit of time (1.0)")
+    group.addoption("--slack", type=float, default=10.0, help="seconds granted above each limit of time (10)")
     group.addoption("--patience", type=float, default=60.0, help="seconds after which a test is given up (60)")
     group.addoption("--hurry", type=float, default=0.0, help="the same, for tests of --hurry-clauses")
     group.addoption("--hurry-clauses", default="", help="clauses whose tests get less patience, as EXEC-1,FILE-3")
     group.addoption("--no-shell", action="store_true", help="the spec's sandboxes have one program, /app, and nothing else")
     group.addoption("--lacks", default="", help="capabilities that the spec's sandboxes have not, as user,pty")
     group.addoption("--scratch", default="/tmp", help="directory in the sandbox where everybody may write (/tmp)")
-    group.addoption("--lease", type=float, default=1.5, help="seconds of a short lease (1.5)")
+    group.addoption("--lease", type=float, default=4.0, help="seconds of a short lease (4)")
     group.addoption("--clauses", default="", help="run only tests of these clauses, as EXEC-1,FILE-3")
     group.addoption("--mutant", default=None, help="break the backend in this way (see mutants.py)")
     group.addoption("--outcomes", type=Path, default=None, help="file for the outcome of each test, as JSON lines")
@@ -105,9 +105,9 @@ def chosen(pytestconfig: pytest.Config, state_dir: Path) -> Target:
         shell=not pytestconfig.getoption("--no-shell", False),
         lacks=tuple(filter(None, pytestconfig.getoption("--lacks", "").split(","))),
         scratch=pytestconfig.getoption("--scratch", "/tmp"),
-        lease=pytestconfig.getoption("--lease", 1.5),
+        lease=pytestconfig.getoption("--lease", 4.0),
         stream_bytes=pytestconfig.getoption("--stream-bytes", 64 << 20),
-        slack=pytestconfig.getoption("--slack", 1.0),
+        slack=pytestconfig.getoption("--slack", 10.0),
         patience=pytestconfig.getoption("--patience", 60.0),
         leftovers=LEFTOVERS[backend](config) if backend in LEFTOVERS else None,
     )

@@ -18,6 +18,8 @@ from mutants import MUTANTS  # noqa: E402
 
 #: Seconds after which a test that a mutant may fail is given up: some of them hang, which is how they fail.
 HURRY = 8.0
+#: As generous to a busy machine as can be: what is late, or outlives its lease, has to show before a test is given up.
+LIMITS = ["--slack=3", "--lease=2"]
 #: What a broken backend leaves unawaited or unclosed is not what is tested here, and may not end the driver.
 WITHOUT = ["-p", "no:faulthandler", "-p", "no:unraisableexception", "-p", "no:threadexception"]
 
@@ -33,7 +35,7 @@ def main(folder: Path) -> None:
         mutant = MUTANTS[name]
         clauses, failing = ",".join((*mutant.breaks, *mutant.beside)), ",".join((*mutant.breaks, *mutant.touches))
         options = [f"--mutant={name}", f"--outcomes={outcomes}", f"--clauses={clauses}"]
-        options += [f"--hurry={HURRY}", f"--hurry-clauses={failing}"]
+        options += [f"--hurry={HURRY}", f"--hurry-clauses={failing}", *LIMITS]
         pytest.main([str(HERE / "test_contract.py"), *options, "-q", "--tb=short", "-p", "no:cacheprovider", *WITHOUT])
         answers.write(f"{outcomes}\n")
         answers.flush()

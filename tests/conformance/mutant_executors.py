@@ -136,7 +136,7 @@ class TimeoutKillsLeader(Decorated):
 
 class LateTimeout(Decorated):
     def asked(self, request: ExecRequest) -> ExecRequest:
-        return replace(request, timeout=request.timeout + 3.5) if request.timeout else request
+        return replace(request, timeout=request.timeout + 6) if request.timeout else request
 
 
 class ForgetfulTimeout(Decorated):

@@ -8,4 +8,5 @@ from sandboxcore.testing.suite import Target
 
 @pytest.fixture(scope="session")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Target:
-    return Target(backend="minimal", config={"root": str(tmp_path_factory.mktemp("minimal"))})
+    config = {"root": str(tmp_path_factory.mktemp("minimal"))}
+    return Target(backend="minimal", config=config, slack=10, lease=4)  # for a machine that is busy with other things too
