@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -159,9 +160,11 @@ class ProvisionConformance(Conformance):
     async def test_cancelling_at_any_point_leaves_nothing(self, target: Target, base_spec: EnvironmentSpec) -> None:
         """PROV-3."""
         async with target.session() as session:
-            begin = time.monotonic()
-            await (await session.provision(base_spec)).destroy()
-            whole = time.monotonic() - begin
+            whole = math.inf
+            for _ in range(2):  # one of them may have been held up
+                begin = time.monotonic()
+                await (await session.provision(base_spec)).destroy()
+                whole = min(whole, time.monotonic() - begin)
             for part in (0.0, 0.05, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9):
                 task = asyncio.ensure_future(session.provision(base_spec))
                 await asyncio.sleep(whole * part)
