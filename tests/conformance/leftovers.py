@@ -31,7 +31,7 @@ class LocalLeftovers:
         found = []
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                mounts = (process / "mountinfo").read_text() + (process / "cmdline").read_text()
+                mounts = "".join((process / name).read_text(errors="replace") for name in ("mountinfo", "cmdline"))
                 gone = {name for name in of_environment.findall(mounts) if not (self._folder / name).exists()}
                 found += [f"process {process.name} of environment {name}" for name in gone]
         return found

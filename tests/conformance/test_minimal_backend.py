@@ -36,11 +36,11 @@ SLEEPS = re.compile(rb"/bin/sleep inf(?!inity)")
 
 
 def sandboxes() -> set[str]:
-    """Find the processes that sandboxes of the example are."""
+    """Find the processes that sandboxes of the example are, but for those of another checkout's run."""
     found = set()
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
-            if SLEEPS.search(path.read_bytes().replace(b"\0", b" ")):
+            if SLEEPS.search(path.read_bytes().replace(b"\0", b" ")) and (path.parent / "cwd").samefile(EXAMPLE):
                 found.add(path.parent.name)
     return found
 
