@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import SandboxError
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ("Remover", "finish")
 
 _ATTEMPTS = 3
+#: How long a holder may take to start before its folder is removed all the same.
+_STARTING_SECONDS = 30.0
 
 
 class Remover:
@@ -44,13 +48,14 @@ class Remover:
             return
         if folder.path.stat().st_uid != os.geteuid():
             raise SandboxError(f"environment {folder.path.name!r} belongs to another user")
-        holder = folder.holder
-        if holder is not None:
-            _kill(holder)
-            await wait_gone(holder)
-            _reap_child(holder)
-        async with self._starts:
-            errors = [await self._remove_files(folder, maps) for maps in self._ways()]
+        async with _alone(folder.path):
+            holder = folder.holder
+            if holder is not None:
+                _kill(holder)
+                await wait_gone(holder)
+                _reap_child(holder)
+            async with self._starts:
+                errors = [await self._remove_files(folder, maps) for maps in self._ways()]
         if folder.path.exists() and errors[0]:
             raise SandboxError(f"the files of environment {folder.path.name!r} could not be removed: {explain(errors[0])[0]}")
 
@@ -79,6 +84,29 @@ class Remover:
             return ""
         argv = [str(launcher_binary()), "remove", *maps, str(folder.path), *LAST]
         return (await run(argv, env={"PATH": os.environ.get("PATH", os.defpath)})).stderr
+
+
+@contextlib.asynccontextmanager
+async def _alone(path: Path) -> AsyncIterator[None]:
+    """Hold the folder's lock, which ``launcher hold`` holds while it starts a holder: what it notes is not removed unread."""
+    try:
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield
+        return
+    try:
+        deadline = time.monotonic() + _STARTING_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                await asyncio.sleep(0.02)
+            except OSError:  # its file system has no locks
+                break
+        yield
+    finally:
+        os.close(folder)
 
 
 async def finish(work: Callable[[], Coroutine[None, None, None]]) -> None:

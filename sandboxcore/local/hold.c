@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
@@ -144,6 +145,9 @@ int hold(char **argv) {
     if (lease < 0)
         fail("the environment's folder");
     close_inherited(dir, lease);
+    /* Held until this process ends, and by whoever removes the folder: no note of a holder comes in between, to be removed unread.
+       In a folder that is removed the note can't be made. */
+    (void)flock(dir, LOCK_EX);
     if (pipe2(done, O_CLOEXEC) != 0)
         fail("pipe");
     pid_t pid = fork_outside_maps(CLONE_NEWUSER | CLONE_NEWPID, &maps, &gate);

@@ -11,11 +11,14 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sandboxcore.errors import SandboxError, SandboxUnavailableError
 from sandboxcore.local._launch import Process, wait_gone
+from sandboxcore.local._programs import launcher_binary
+from sandboxcore.local._removal import Remover
 from sandboxcore.spec import EnvironmentSpec, ServiceSpec, VolumeMount, VolumeSpec
 from sandboxcore.values import Claim, Selector
 
@@ -145,6 +148,30 @@ async def test_a_client_killed_at_any_moment_leaves_only_what_is_found(backend: 
     while left := [command for command in commands(set(processes_below(1)) - before) if str(tmp_path).encode() in command]:
         assert time.monotonic() < deadline, left
         await asyncio.sleep(0.05)
+
+
+async def test_a_holder_that_starts_while_its_folder_goes_goes_too(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its client was killed, so nobody waits for it."""
+    backend.provisioner.state.ensure()
+    folder = backend.provisioner.state.folder("late")
+    folder.path.mkdir()
+    (folder.path / "lease").write_text(f"{time.time() + 300:020.6f}\n")
+    argv = [str(launcher_binary()), "hold", "--dir", str(folder.path), "--nets", "1", *backend.provisioner.mapping.arguments()]
+    late: list[asyncio.subprocess.Process] = []
+    remove_files = Remover._remove_files
+
+    async def while_it_goes(*arguments: Any) -> str:
+        if not late:
+            late.append(await asyncio.create_subprocess_exec(*argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(late[0].wait(), 1)
+        return await remove_files(*arguments)
+
+    monkeypatch.setattr(Remover, "_remove_files", while_it_goes)
+    await backend.provisioner._remover.remove(folder)
+    assert not folder.path.exists()
+    assert await late[0].wait() != 0
+    assert [command for command in commands(processes_below(1)) if str(folder.path).encode() in command] == []
 
 
 LOOP = """
