@@ -172,7 +172,7 @@ def test_errors_become_those_that_inspect_knows(error: errors.SandboxError, kind
 @local
 async def test_what_a_command_wrote_before_its_timeout_is_told(sandbox: SandboxEnvironment) -> None:
     with pytest.raises(TimeoutError) as caught:
-        await sandbox.exec(["sh", "-c", "echo out; echo err >&2; sleep 600"], timeout=1)
+        await sandbox.exec(["sh", "-c", "echo out; echo err >&2; sleep 600"], timeout=5)
     assert getattr(caught.value, "truncated_output", None) == "out\nerr\n"
 
 
