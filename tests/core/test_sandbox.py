@@ -148,7 +148,7 @@ async def test_communicate(sandbox: Sandbox) -> None:
     async with sandbox.start(["sh", "-c", "exec <&-; echo hi; exit 4"]) as process:
         result = await process.communicate(b"y" * 3_000_000)
         assert (result.exit_code, result.stdout) == (4, b"hi\n")
-    async with sandbox.start(["sh", "-c", "echo before; exec sleep 60 >/dev/null"], timeout=0.2) as process:
+    async with sandbox.start(["sh", "-c", "echo before; exec sleep 60 >/dev/null"], timeout=3) as process:
         with pytest.raises(ExecTimeoutError) as caught:
             await process.communicate()
         assert caught.value.result is not None
