@@ -94,7 +94,7 @@ def test_many_losses_are_summed_up(line: CommandLine, tmp_path: Path) -> None:
     path.write_text(f"services:\n{services}")
     lines = line("translate", str(path)).stderr.decode().splitlines()
     assert len(lines) == 11
-    assert lines[-1] == "sandboxcore: warning: and 16 more; see: sandboxcore translate --report"
+    assert lines[-1] == "sandboxcore: warning: and 3 more; see: sandboxcore translate --report"
 
 
 #: What no engine, cluster or server can be reached by.

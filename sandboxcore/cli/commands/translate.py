@@ -88,7 +88,7 @@ def _text(data: bytes) -> str | dict[str, str]:
 @backend_options
 @json_option
 def command(choice: BackendChoice, source: Source, form: str, report: bool, strict: bool, as_json: bool) -> int:
-    """Show what a document becomes, and what is lost on the way: by the translation, and on the backend.
+    """Show what a document becomes, and what is lost on the way: by the translation, and on the backend if one is named.
 
     Nothing is created, and neither a daemon nor a cluster is needed. Each further FILE overrides those before. All forms are
     JSON, which is YAML as well; values are for the backend helm, whatever the backend is.
@@ -104,7 +104,9 @@ def command(choice: BackendChoice, source: Source, form: str, report: bool, stri
         document, more = _compose("values").helm_values(translation.spec)
         losses = translation.report.extended(more)
     else:
-        document, losses = spec_data(translation.spec), _checked(session, translation)
+        document, losses = spec_data(translation.spec), translation.report
+        if choice.backend is not None:
+            losses = _checked(session, translation)
     if strict:
         refuse_losses(losses.of(Loss.REJECT, Loss.APPROX))
     _print(form, document, losses, report, as_json, source.quiet)
