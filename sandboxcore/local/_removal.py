@@ -48,14 +48,11 @@ class Remover:
             return
         if folder.path.stat().st_uid != os.geteuid():
             raise SandboxError(f"environment {folder.path.name!r} belongs to another user")
-        async with _alone(folder.path):
-            holder = folder.holder
-            if holder is not None:
-                _kill(holder)
-                await wait_gone(holder)
-                _reap_child(holder)
-            async with self._starts:
-                errors = [await self._remove_files(folder, maps) for maps in self._ways()]
+        await _end(folder.holder)
+        # In this order: a holder that is being started has its turn already, and the folder's lock.
+        async with self._starts, _alone(folder.path):
+            await _end(folder.holder)  # which may be one that has been started meanwhile
+            errors = [await self._remove_files(folder, maps) for maps in self._ways()]
         if folder.path.exists() and errors[0]:
             raise SandboxError(f"the files of environment {folder.path.name!r} could not be removed: {explain(errors[0])[0]}")
 
@@ -119,6 +116,13 @@ async def finish(work: Callable[[], Coroutine[None, None, None]]) -> None:
         if not task.cancelled():
             task.result()
             return
+
+
+async def _end(holder: Process | None) -> None:
+    if holder is not None:
+        _kill(holder)
+        await wait_gone(holder)
+        _reap_child(holder)
 
 
 def _kill(process: Process) -> None:

@@ -150,13 +150,17 @@ async def test_a_client_killed_at_any_moment_leaves_only_what_is_found(backend: 
         await asyncio.sleep(0.05)
 
 
+def _hold(backend: Backend, folder: Path) -> list[str]:
+    return [str(launcher_binary()), "hold", "--dir", str(folder), "--nets", "1", *backend.provisioner.mapping.arguments()]
+
+
 async def test_a_holder_that_starts_while_its_folder_goes_goes_too(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its client was killed, so nobody waits for it."""
     backend.provisioner.state.ensure()
     folder = backend.provisioner.state.folder("late")
     folder.path.mkdir()
     (folder.path / "lease").write_text(f"{time.time() + 300:020.6f}\n")
-    argv = [str(launcher_binary()), "hold", "--dir", str(folder.path), "--nets", "1", *backend.provisioner.mapping.arguments()]
+    argv = _hold(backend, folder.path)
     late: list[asyncio.subprocess.Process] = []
     remove_files = Remover._remove_files
 
@@ -171,7 +175,32 @@ async def test_a_holder_that_starts_while_its_folder_goes_goes_too(backend: Back
     await backend.provisioner._remover.remove(folder)
     assert not folder.path.exists()
     assert await late[0].wait() != 0
-    assert [command for command in commands(processes_below(1)) if str(folder.path).encode() in command] == []
+    deadline = time.monotonic() + 30
+    while left := [command for command in commands(processes_below(1)) if str(folder.path).encode() in command]:
+        assert time.monotonic() < deadline, left
+        await asyncio.sleep(0.05)
+
+
+async def test_removals_and_starts_do_not_wait_for_each_other(
+    make_backend: Callable[..., Backend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A removal that waits for its turn has not got what a start needs that has its turn."""
+    backend = make_backend(starts_at_once=1)
+    starts, remover = backend.provisioner._starts, backend.provisioner._remover
+    backend.provisioner.state.ensure()
+    folder = backend.provisioner.state.folder("both")
+    folder.path.mkdir()
+    (folder.path / "lease").write_text(f"{time.time() + 300:020.6f}\n")
+    async with starts:  # others are before both
+        removing = asyncio.ensure_future(remover.remove(folder))
+        await asyncio.sleep(0.1)
+        held = await asyncio.create_subprocess_exec(*_hold(backend, folder.path), stdout=subprocess.DEVNULL)
+        assert await asyncio.wait_for(held.wait(), 30) == 0
+        holder = folder.holder
+    await removing
+    assert not folder.path.exists()
+    assert holder is not None
+    assert not holder.alive()
 
 
 LOOP = """
