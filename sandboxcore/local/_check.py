@@ -133,7 +133,7 @@ class _Checked:
             if getattr(wanted, key) is not None:
                 yield self._entry(Loss.NOOP, f"resources.{key}", "nothing is reserved on this machine")
         if wanted.pids is not None and pids_are_bounded():
-            what = "enforced as how many pids there are (kernel.pid_max), beside that of the sandbox's first process"
+            what = "enforced as how many pids there are (kernel.pid_max), beside the first process's; each exec takes one more"
             yield self._entry(Loss.APPROX, "resources.pids", what)
         elif wanted.pids is not None:
             yield self._entry(Loss.APPROX, "resources.pids", "not enforced: that needs Linux 6.14")
