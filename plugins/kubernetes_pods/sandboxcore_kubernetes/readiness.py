@@ -23,7 +23,7 @@ __all__ = ("failure", "wait_ready")
 _FAILED_BY_ITSELF = frozenset(
     {"CrashLoop", "ContainerFailed", "ContainerEnded", "OOMKilled", "ContainerStart", "CrashedOnce", "Hook"}
 )
-#: Seconds for the last lines of a log; where time is up already the caller waits no longer than this.
+#: Seconds for the last lines of a log, within the caller's deadline; where that is near or over, no more than this.
 _LOG_PATIENCE = 15.0
 _LOG_PATIENCE_LATE = 0.4
 
@@ -69,15 +69,22 @@ async def wait_ready(
     found = await waiting.run(deadline)
     if isinstance(found, list):
         return found
-    raise await failure(watch, found.cause, timed_out=found.timed_out, log_lines=log_lines)
+    left = None if deadline is None else deadline - asyncio.get_running_loop().time()
+    raise await failure(watch, found.cause, timed_out=found.timed_out, log_lines=log_lines, left=left)
 
 
 def _is_done(pod: PodState) -> bool:
     return (pod.ready and not pod.deleted) or pod.succeeded
 
 
-async def failure(watch: PodWatch, cause: Cause | None, *, timed_out: bool = False, log_lines: int = 20) -> ProvisionError:
-    """Build the error of a cause, with log lines where the cause has some; None: nothing is known but that time is up."""
+async def failure(
+    watch: PodWatch, cause: Cause | None, *, timed_out: bool = False, log_lines: int = 20, left: float | None = None
+) -> ProvisionError:
+    """Build the error of a cause, with log lines where the cause has some; None: nothing is known but that time is up.
+
+    Args:
+        left: Seconds until somebody gives up waiting for this error.
+    """
     if cause is None:
         return ProvisionTimeoutError("the environment was not ready in time, and the cluster gave no reason")
     where = f"service {cause.service!r}: " if cause.service else ""
@@ -87,7 +94,8 @@ async def failure(watch: PodWatch, cause: Cause | None, *, timed_out: bool = Fal
     lines = []
     if cause.logs and cause.pod:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LOG_PATIENCE_LATE if timed_out else None):
+            patience = _LOG_PATIENCE if left is None else min(_LOG_PATIENCE, left)
+            async with asyncio.timeout(_LOG_PATIENCE_LATE if timed_out else max(_LOG_PATIENCE_LATE, patience)):
                 lines = await _last_lines(watch, cause, log_lines)
     if lines:
         text = "\n".join([f"{text}; its last lines:", *lines])
@@ -100,13 +108,12 @@ async def _last_lines(watch: PodWatch, cause: Cause, number: int) -> list[str]:
     """Read the end of a container's log; no log is no error."""
     for previous in (True, False) if cause.logs == "previous" else (False, True):
         data = b""
-        with contextlib.suppress(ApiError, TimeoutError):
-            async with asyncio.timeout(_LOG_PATIENCE):
-                logs = watch.cluster.logs(
-                    cause.pod, cause.container or None, namespace=watch.namespace, tail=number, previous=previous
-                )
-                async with contextlib.aclosing(logs):  # type: ignore[type-var]
-                    data = b"".join([chunk async for chunk in logs])
+        with contextlib.suppress(ApiError):
+            logs = watch.cluster.logs(
+                cause.pod, cause.container or None, namespace=watch.namespace, tail=number, previous=previous
+            )
+            async with contextlib.aclosing(logs):  # type: ignore[type-var]
+                data = b"".join([chunk async for chunk in logs])
         if data.strip() and not data.startswith(b"unable to retrieve container logs"):  # the API server says so with status 200
             return data.decode(errors="replace").rstrip().splitlines()[-number:]
     return []
