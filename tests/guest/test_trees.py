@@ -77,11 +77,14 @@ STUBBORN = """
 async def test_a_timeout_kills_the_whole_tree_and_no_sibling(guest: Guest, keeper: Keeper, mark: str, code: str) -> None:
     sibling = asyncio.create_task(guest.executor.exec(sh("echo a; sleep 1.5; echo b; exit 4")))
     await asyncio.sleep(0.1)
-    began = time.monotonic()
-    with pytest.raises(errors.ExecTimeoutError):
-        await guest.executor.exec(py(code, env={"MARK": mark}, timeout=0.4))
-    assert time.monotonic() - began < 20
-    assert marked(mark) == []
+    late = []
+    while len(late) < 4 and (not late or late[-1] > 2):  # a stall spoils one of them, a defect all
+        began = time.monotonic()
+        with pytest.raises(errors.ExecTimeoutError):
+            await guest.executor.exec(py(code, env={"MARK": mark}, timeout=0.4))
+        late.append(time.monotonic() - began - 0.4)
+        assert marked(mark) == []
+    assert min(late) <= 2
     result = await sibling
     assert (result.exit_code, result.stdout) == (4, b"a\nb\n")
     assert await alone(keeper)
