@@ -128,11 +128,13 @@ def check(chosen: Sequence[str], commands: dict[str, list[str]]) -> int:
     in_front = [name for name in chosen if name not in BESIDE]
     failed = []
     try:
-        for front in (*in_front, None):
-            for name in chosen:
-                if name in BESIDE and name not in asides and (front == BESIDE[name] or front is None):
-                    asides[name] = Aside(name, commands[name])
-            if front is not None and not run(front, commands[front]):
+        waiting = [name for name in BESIDE if name in chosen]
+        for front in ("", *in_front):
+            # One whose partner was not chosen waits for nobody.
+            for name in [name for name in waiting if BESIDE[name] == front or BESIDE[name] not in in_front]:
+                waiting.remove(name)
+                asides[name] = Aside(name, commands[name])
+            if front and not run(front, commands[front]):
                 failed.append(front)
         failed += [name for name, aside in asides.items() if not aside.wait()]
     finally:

@@ -53,19 +53,29 @@ def test_a_phase_that_fails_fails_all(script: ModuleType, failing: str, capfd: p
     assert f"FAILED: {failing}\n" in capfd.readouterr().out
 
 
-def test_what_runs_aside_begins_with_its_phase_or_in_the_end(script: ModuleType, tmp_path: Path) -> None:
-    """Of which there may be none."""
-    note = "import pathlib; pathlib.Path({!r}).open('a').write({!r})"
-    begun = str(tmp_path / "begun")
-    there = f"pathlib.Path({begun!r})"
-    wait = f"import pathlib, time\nwhile not {there}.exists() or {there}.read_text() != 'c': time.sleep(0.02)\n"
-    commands = {
-        "format": python(wait + note.format(begun, "f")),
-        "opensandbox-tests": python(note.format(begun, "o")),
-        "cluster-tests": python(note.format(begun, "c")),
-    }
+@pytest.mark.parametrize(
+    ("phases", "order"),
+    [
+        # Each with what has to have begun before it goes on.
+        ({"format": "c", "tests": "cfo", "opensandbox-tests": "cf", "cluster-tests": ""}, "cfot"),
+        ({"tests": "c", "cluster-tests": ""}, "ct"),
+        ({"format": "co", "cluster-tests": "o", "opensandbox-tests": ""}, "ocf"),
+    ],
+    ids=["all", "without-partner", "one-without-partner"],
+)
+def test_what_runs_aside_begins_with_its_partner_or_at_once(
+    script: ModuleType, tmp_path: Path, phases: dict[str, str], order: str
+) -> None:
+    begun = tmp_path / "begun"
+    begun.touch()
+    code = """import pathlib, time
+begun = pathlib.Path({!r})
+while not set({!r}) <= set(begun.read_text()): time.sleep(0.02)
+with begun.open("a") as file: file.write({!r})
+"""
+    commands = {name: python(code.format(str(begun), before, name[0])) for name, before in phases.items()}
     assert script.check(list(commands), commands) == 0
-    assert Path(begun).read_text() == "cfo"
+    assert begun.read_text() == order
 
 
 def test_a_run_that_is_given_up_stops_what_runs_aside(script: ModuleType, tmp_path: Path) -> None:
