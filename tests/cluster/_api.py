@@ -35,7 +35,8 @@ def probe() -> str:
         if given := os.environ.get(GIVEN):
             return _given.problem_of(Path(given))
         if _has_kind():
-            os.environ[GIVEN] = str(_given.start_kind(_images.images_of_tests()))
+            with locked(default_layout().root / "up.lock"):
+                os.environ[GIVEN] = str(_given.start_kind(_images.images_of_tests()))
             return ""
         return _own_problem() or _start()
     except ClusterError as error:
@@ -88,7 +89,10 @@ def _hold(layout: Layout) -> None:
 
 def use(*, alone: bool) -> None:
     """Wait until this process may use our own cluster, by itself or beside others; so it may until it ends or asks again."""
-    layout = own()
+    try:
+        layout = own()
+    except ClusterError:  # `probe` says so
+        return
     if layout is None or _own_problem():
         return
     _turn(layout.root, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
