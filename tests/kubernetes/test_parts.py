@@ -18,11 +18,12 @@ import pytest
 from aiohttp import web
 from sandboxcore_kubernetes import Cluster, ClusterConfig, PodEvent, diagnose
 from sandboxcore_kubernetes import _websocket as ws
-from sandboxcore_kubernetes.diagnosis import _EVENTS, CAUSES, WAITING, diagnose_owner
+from sandboxcore_kubernetes.diagnosis import _EVENTS, CAUSES, WAITING, Cause, diagnose_owner
 from sandboxcore_kubernetes.errors import CONNECTION_ERRORS, SANDBOX_ERRORS, ApiError, api_error, connection_error, sandbox_error
 from sandboxcore_kubernetes.naming import dns_label, label_value, object_name
 from sandboxcore_kubernetes.pods import PodState, pod_state
 from sandboxcore_kubernetes.quantities import format_bytes, format_cpus, parse_quantity
+from sandboxcore_kubernetes.readiness import failure
 from sandboxcore_kubernetes.streams import ChannelStream, Layout
 from sandboxcore_kubernetes.watching import Lines
 
@@ -585,3 +586,22 @@ async def test_a_server_that_never_says_whether_it_is_ready_is_believed(tmp_path
         with pytest.raises(ApiError, match="cannot delete"):
             await cluster.request("DELETE", _PATH)
     assert server.asked == [f"DELETE {_PATH}", "GET /readyz", f"DELETE {_PATH}"]
+
+
+# --- causes and their logs ---
+
+
+@pytest.mark.parametrize("left", [0.1, -1.0])
+async def test_a_log_that_does_not_come_costs_no_cause(left: float) -> None:
+    """Whoever waits for the error gives up soon."""
+
+    async def stalled(*_: object, **__: object) -> AsyncIterator[bytes]:
+        await asyncio.sleep(60)
+        yield b""
+
+    watch = Mock(cluster=Mock(logs=stalled), namespace="n")
+    cause = Cause(
+        kind="CrashLoop", service="web", severity="error", certain=True, message="it crashes", pod="web", logs="previous"
+    )
+    error = await asyncio.wait_for(failure(watch, cause, left=left), 10)
+    assert str(error) == "service 'web': it crashes"
