@@ -51,6 +51,7 @@ def helm_values(spec: EnvironmentSpec) -> tuple[dict[str, Any], tuple[ReportEntr
 
     A spec that brings its values (``options.helm.values``: it was a values file) is not looked at further. A service's
     ``options.helm.values`` are laid over what is written for it: mappings key by key, all else as a whole; None takes a key away.
+    Of what excludes each other, as the handlers of a probe do, what is laid over goes in place of what is there.
 
     Raises:
         SpecError: A service can't be run on Kubernetes; every such service is named.
@@ -66,17 +67,26 @@ def helm_values(spec: EnvironmentSpec) -> tuple[dict[str, Any], tuple[ReportEntr
     return values, tuple(work.entries)
 
 
-def _laid_over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    found = dict(under)
+def _laid_over(under: Mapping[str, Any], over: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[str, Any]:
+    alternatives = _alternatives(path)
+    given = [key for key in alternatives if over.get(key) is not None]
+    found = {key: value for key, value in under.items() if not given or key in given or key not in alternatives}
     for key, value in over.items():
         if value is None:
             found.pop(key, None)
         elif isinstance(value, Mapping):
             below = found.get(key)
-            found[key] = _laid_over(below if isinstance(below, Mapping) else {}, value)
+            found[key] = _laid_over(below if isinstance(below, Mapping) else {}, value, (*path, key))
         else:
             found[key] = value
     return found
+
+
+def _alternatives(path: tuple[str, ...]) -> tuple[str, ...]:
+    """Name the keys of which a mapping in this place of a service's values has only one."""
+    if len(path) == 1 and path[0] in ("livenessProbe", "readinessProbe", "startupProbe"):
+        return ("exec", "grpc", "httpGet", "tcpSocket")
+    return ("content", "text") if len(path) == 2 and path[0] == "files" else ()
 
 
 def _legal_names(names: list[str], limit: int = 63) -> dict[str, str]:

@@ -23,12 +23,10 @@ _QUALIFIED = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-
 _RESERVED = ("app.kubernetes.io/", "helm.sh/", "inspect/", "meta.helm.sh/", "sandboxcore.dev/")
 _ONLY_ENFORCED = ("allowDomains", "allowDomainsPorts", "allowEntities", "allowCIDR", "networks")
 _PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
+_HANDLERS = ("exec", "httpGet", "tcpSocket", "grpc")
 _PROBE_KEYS = frozenset(
     [
-        "exec",
-        "httpGet",
-        "tcpSocket",
-        "grpc",
+        *_HANDLERS,
         "initialDelaySeconds",
         "periodSeconds",
         "timeoutSeconds",
@@ -241,9 +239,13 @@ def _service(names: _Names, service: Mapping[str, Any], path: _Places) -> Iterat
 
 def _probes(service: Mapping[str, Any], path: _Places) -> Iterator[tuple[_Places, str]]:
     for kind in _PROBES:
-        for key in service.get(kind) or {}:
+        probe = service.get(kind) or {}
+        for key in probe:
             if key not in _PROBE_KEYS:
                 yield (*path, kind, key), f"unknown key{nearest(key, _PROBE_KEYS)}"
+        handlers = [key for key in probe if key in _HANDLERS and probe[key] is not None]
+        if len(handlers) > 1:
+            yield (*path, kind), f"has {' and '.join(handlers)}; only one of them can be"
 
 
 def _mounted(service: Mapping[str, Any], path: _Places) -> Iterator[tuple[_Places, str]]:

@@ -284,6 +284,25 @@ def test_values_of_a_service_s_own_leave_what_is_beside_them() -> None:
 
 
 @pytest.mark.tier("none")
+def test_values_of_a_service_s_own_go_in_place_of_what_they_exclude() -> None:
+    check = Healthcheck(test=("CMD", "true"), start_period=10)
+    own = {
+        "readinessProbe": {"httpGet": {"port": 80}},
+        "startupProbe": {"exec": {"command": ["up"]}},
+        "files": {"/text": {"text": "new"}, "/mode": {"mode": 0o600}},
+    }
+    files = {path: FileSpec(content=b"old", read_only=True) for path in ("/text", "/mode")}
+    values = built_in_values(one(healthcheck=check, files=files, options={"helm": {"values": own}}))[0]
+    service = values["services"]["a"]
+    assert set(service["readinessProbe"]) == {"httpGet", "timeoutSeconds", "periodSeconds", "failureThreshold"}
+    assert service["startupProbe"]["exec"] == {"command": ["up"]}
+    assert service["files"] == {
+        "/text": {"text": "new", "mode": 0o644, "readOnly": True},
+        "/mode": {"content": "b2xk", "mode": 0o600, "readOnly": True},
+    }
+
+
+@pytest.mark.tier("none")
 def test_services_without_any_network_are_apart() -> None:
     spec = EnvironmentSpec(networks={}, services={name: ServiceSpec(image="x", networks={}) for name in ("a", "b")})
     values, _ = built_in_values(spec)

@@ -128,6 +128,11 @@ def translate(folder: Path, text: str, backend: BackendInfo | None = HELM, **opt
             ["1:65: services.a.readinessProbe.periodSecond: unknown key (did you mean 'periodSeconds'?)"],
         ),
         (
+            "services:\n  a:\n    image: x\n    livenessProbe: {grpc: null, exec: {command: [x]}}\n"
+            "    readinessProbe: {exec: {command: [x]}, httpGet: {port: 80}}",
+            ["5:5: services.a.readinessProbe: has exec and httpGet; only one of them can be"],
+        ),
+        (
             "services: {a: {image: x, volumes: [{name: data, emptyDir: {}}], volumeMounts: [{name: dta, mountPath: /x}]}}",
             ["1:81: services.a.volumeMounts[0].name: no volume of the service is called 'dta' (did you mean 'data'?)"],
         ),
