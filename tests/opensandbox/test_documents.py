@@ -51,6 +51,14 @@ def test_words_for_pods_are_in_the_pods_that_are_made(tmp_path: Path) -> None:
     assert (pod["priorityClassName"], pod["serviceAccountName"], pod["automountServiceAccountToken"]) == ("low", "me", True)
 
 
+@pytest.mark.parametrize("config", [{}, {"pool": "p"}, {"mode": "server"}])
+def test_an_account_that_nobody_makes_is_told(tmp_path: Path, config: dict[str, Any]) -> None:
+    text = "services: {a: {image: x}}\nx-k8s: {service_account_name: me, service_account_create: true}"
+    assert checked(translated(tmp_path, text), **config)["services.a.options.kubernetes.service_account_create"] == "APPROX"
+    text = text.replace("true", "false")
+    assert "services.a.options.kubernetes.service_account_create" not in checked(translated(tmp_path, text), **config)
+
+
 @pytest.mark.parametrize("config", [{"pool": "p"}, {"mode": "server"}, {"mode": "server", "pool": "p"}])
 def test_words_for_pods_that_others_make_are_told(tmp_path: Path, config: dict[str, Any]) -> None:
     found = checked(translated(tmp_path, IN_PODS), **config)

@@ -26,6 +26,7 @@ _INSPECT_TOP: dict[str, type] = {
 #: What of it is said of pods, to the word for it in ``options.kubernetes``.
 _IN_PODS = {
     "automount_service_account_token": "automount_service_account_token",
+    "service_account_create": "service_account_create",
     "service_account_name": "service_account",
 }
 

@@ -45,8 +45,7 @@ def check(spec: EnvironmentSpec, *, cilium: bool = False) -> tuple[ReportEntry, 
     """
     found: list[ReportEntry] = []
     for name, service in spec.services.items():
-        pod_options(spec, name)
-        for part in (_image, _user, _resources, _volumes, _network, _rights, _lifecycle):
+        for part in (_options, _image, _user, _resources, _volumes, _network, _rights, _lifecycle):
             found += part(spec, name, service, cilium)
     return tuple(found)
 
@@ -57,6 +56,12 @@ def _entry(loss: Loss, name: str, key: str, reason: str, option: str = "") -> Re
 
 def _cannot(name: str, key: str, reason: str, hint: str | None = None) -> CapabilityError:
     return CapabilityError(f"services.{name}.{key}: {reason}", hint=hint)
+
+
+def _options(spec: EnvironmentSpec, name: str, service: ServiceSpec, cilium: bool) -> Iterator[ReportEntry]:
+    if pod_options(spec, name).service_account_create:
+        reason = "no account is made: service_account has to be there already"
+        yield _entry(Loss.APPROX, name, "options.kubernetes.service_account_create", reason)
 
 
 def _image(spec: EnvironmentSpec, name: str, service: ServiceSpec, cilium: bool) -> Iterator[ReportEntry]:

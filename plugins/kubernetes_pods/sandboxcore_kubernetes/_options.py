@@ -25,6 +25,8 @@ class PodOptions(BaseModel):
     annotations: dict[str, str] = Field(default_factory=dict)
     image_pull_secrets: tuple[str, ...] = ()
     service_account: str | None = None
+    #: Nothing here makes accounts; the report says so.
+    service_account_create: bool = False
     automount_service_account_token: bool = False
     priority_class: str | None = None
     scheduler: str | None = None
