@@ -25,6 +25,7 @@ from sandboxcore_kubernetes.errors import ApiError
 from sandboxcore import Session
 from sandboxcore.errors import CapabilityError, ProvisionError, SandboxUnavailableError, SpecError, UsageError
 from sandboxcore.plugins import PluginHost
+from sandboxcore.report import Loss
 from sandboxcore.spec import EnvironmentSpec, ServiceSpec
 from sandboxcore.values import Claim
 
@@ -401,6 +402,45 @@ def test_what_compose_writes_into_the_options_is_known(tmp_path: Path) -> None:
     assert values["services"]["default"]["hostname"] == "h"
     assert [values[f"serviceAccount{key}"] for key in ("Name", "Create")] == ["me", True]
     assert values["automountServiceAccountToken"] is True
+    assert plan_release(Session("helm").translate(file).spec, _config()).entries == ()
+
+
+def _told(spec: EnvironmentSpec, **config: Any) -> dict[str, str]:
+    found = plan_release(spec, _config(**config)).entries
+    assert {entry.loss for entry in found} <= {Loss.APPROX}
+    return {entry.key.removeprefix("services.default.options.kubernetes."): entry.reason for entry in found}
+
+
+def test_words_for_pods_that_no_value_says_are_told(tmp_path: Path) -> None:
+    file = tmp_path / "compose.yaml"
+    file.write_text(
+        "services: {default: {image: x, x-sandboxcore: {options: {kubernetes: {tolerations: [{key: gpu}], scheduler: s}}}}}\n"
+        "x-sandboxcore: {options: {kubernetes: {priority_class: low, node_selector: {a: b}, service_account: me,\n"
+        "  service_account_create: true, automount_service_account_token: true, image_pull_secrets: [s], labels: {a: b}}}}\n"
+    )
+    told = _told(Session("helm").translate(file).spec)
+    assert set(told) == {
+        *("tolerations", "scheduler", "priority_class", "node_selector", "service_account", "service_account_create"),
+        *("automount_service_account_token", "image_pull_secrets", "labels"),
+    }
+    assert told["tolerations"] == "is not for Helm: say tolerations in the service's options.helm.values"
+    assert "priorityClassName" in told["priority_class"]
+    assert "options.helm.service_account_name" in told["service_account"]
+
+
+def test_words_for_pods_that_helms_own_say_are_not_told() -> None:
+    words = {"tolerations": [{"key": "a"}], "node_selector": {"a": "b"}, "image_pull_secrets": ["s"], "labels": {"a": "b"}}
+    service = ServiceSpec(image="x", options={"helm": {"values": {"tolerations": []}, "node_selector": {"c": "d"}}})
+    common: dict[str, Any] = {"kubernetes": words}
+    spec = EnvironmentSpec(services={"default": service}, options=common)
+    assert _told(spec, labels={"a": "b"}, values={"imagePullSecrets": [{"name": "s"}]}) == {}
+    assert set(_told(spec, labels={"a": "c"})) == {"image_pull_secrets", "labels"}
+    given = {**common, "helm": {"values": {"services": {"default": {"image": "x"}}}}}
+    assert set(_told(EnvironmentSpec(services={"default": service}, options=given))) == set(words)
+    chart = {**common, "helm": {"chart": "./c"}}
+    assert set(_told(EnvironmentSpec(services={"default": ServiceSpec()}, options=chart))) == set(words)
+    with pytest.raises(SpecError, match="tolerationz"):
+        _told(EnvironmentSpec(services={"default": service}, options={"kubernetes": {"tolerationz": []}}))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from sandboxcore.spec import ServiceSpec
 from ._config import EnvironmentOptions, HelmConfig, ServiceOptions
 from ._goyaml import load
 from ._pattern import NAME_SIGN
+from ._pod_words import unsaid_words
 
 if TYPE_CHECKING:
     from sandboxcore.report import ReportEntry
@@ -128,6 +129,7 @@ def plan_release(spec: EnvironmentSpec, config: HelmConfig) -> Plan:
         if given:
             merged[key] = {**given, **(merged.get(key) or {})}
     varying = tuple(_leaves(options.per_release, ()))
+    told = unsaid_words(spec, merged, written=not own and options.values is None)
     return Plan(
         chart=chart if own else None,
         version=options.version or config.chart_version,
@@ -135,7 +137,7 @@ def plan_release(spec: EnvironmentSpec, config: HelmConfig) -> Plan:
         values=merged,
         varying=varying,
         release=options.release,
-        entries=tuple(entries),
+        entries=(*entries, *told),
     )
 
 
