@@ -28,7 +28,7 @@ from sandboxcore_inspect._connection import connection_of
 from sandboxcore_inspect._records import Record, owner_is_gone, records
 from sandboxcore_inspect._session import Shared, current_eval
 
-from sandboxcore import EnvironmentSpec, ProvisionError, SandboxRef, ServiceSpec, Session, SpecError, errors
+from sandboxcore import EnvironmentRef, EnvironmentSpec, ProvisionError, SandboxRef, ServiceSpec, Session, SpecError, errors
 
 ROOT = Path(__file__).parents[2]
 local = pytest.mark.tier("local")
@@ -326,6 +326,18 @@ async def test_cleaning_up_leaves_what_a_living_eval_holds(
     await SandboxcoreEnvironment.cli_cleanup(name[:6])
     assert await existing() == []
     await SandboxcoreEnvironment.task_cleanup("shutdown", None, True)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "chosen"),
+    [("lab-1", True), ("abcd", True), ("run-1", True), ("lab", False), ("run", False), ("bcde", False), (None, False)],
+)
+def test_environments_are_cleaned_up_by_what_they_are_called(wanted: str | None, chosen: bool) -> None:
+    """``sandboxcore ls``, to which those are sent who named nothing that there is, shows names as well."""
+    times = {"created_at": 0.0, "expires_at": float("inf")}
+    named: dict[str, Any] = {"backend": "helm", "environment_id": "abcdefgh", "run_id": "run-1", "name": "lab-1"}
+    ref = EnvironmentRef(**named, **times, owner="me@elsewhere:1", default="a", sandboxes=())
+    assert _cleanup._chosen(ref, wanted) is chosen
 
 
 class _Refusing:

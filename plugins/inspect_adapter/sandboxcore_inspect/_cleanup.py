@@ -12,6 +12,7 @@ import rich
 from rich import box
 from rich.markup import escape
 from rich.table import Table
+from sandboxcore._selecting import is_meant
 from sandboxcore.errors import SandboxError
 from sandboxcore.session import Session
 
@@ -82,7 +83,8 @@ async def clean_up(wanted: str | None) -> None:
     """Destroy environments of evals whose process has ended, or those that are named.
 
     Args:
-        wanted: Id of an environment, the beginning of one, or the id of a run; None: all that no living eval holds.
+        wanted: Id of an environment, the beginning of one, what its backend calls it, or the id of a run; None: all that no
+            living eval holds.
 
     Raises:
         SystemExit: Something could not be destroyed, or nothing has that id.
@@ -117,7 +119,7 @@ async def clean_up(wanted: str | None) -> None:
 
 def _chosen(ref: EnvironmentRef, wanted: str | None) -> bool:
     if wanted:
-        return ref.environment_id.startswith(wanted) or ref.run_id == wanted
+        return is_meant(wanted, ref) or ref.run_id == wanted
     return ref.expires_at <= time.time() or owner_is_gone(ref.owner)
 
 
