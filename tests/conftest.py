@@ -107,7 +107,7 @@ def _problem(tier: str) -> str:
 
 def _tiers(item: pytest.Item) -> set[str]:
     named = {str(mark.args[0]) for mark in item.iter_markers("tier")}
-    folder = item.path.relative_to(HERE).parts[0]
+    folder = _folder(item)
     of_folder = {FOLDERS[folder]} if folder in FOLDERS and "none" not in named else set()
     return (named | of_folder) - {"none"}
 
@@ -130,8 +130,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--cluster", choices=("without", *sorted(ON_A_CLUSTER)), help=told)
 
 
+def _folder(item: pytest.Item) -> str:
+    return item.path.relative_to(HERE).parts[0]
+
+
 def _breaks(item: pytest.Item) -> bool:
-    return item.path.relative_to(HERE).parts[0] in BREAKING
+    return _folder(item) in BREAKING
 
 
 def _share(item: pytest.Item) -> str:
@@ -143,7 +147,8 @@ def _share(item: pytest.Item) -> str:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Choose by ``--cluster``; put files that need more of the machine last, so that an engine slows down nothing without.
 
-    Of those on a cluster the ones that break it are first, before another run wants it.
+    Of those on a cluster the ones that break it are first, before another run wants it. The runs of the contract on OpenSandbox,
+    which fill the machine, are last: those on Helm, in another process, are early.
     """
     wanted = config.getoption("--cluster")
     if wanted is not None:
@@ -155,7 +160,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         most = max((order.index(tier) for tier in _tiers(item)), default=0)
         needs[item.path] = max(most, needs.get(item.path, 0))
-    items.sort(key=lambda item: (needs[item.path], not _breaks(item)))
+    last = order.index("opensandbox")
+    items.sort(key=lambda item: (needs[item.path], not _breaks(item), needs[item.path] == last and _folder(item) == "e2e"))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
