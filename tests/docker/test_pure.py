@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from sandboxcore_docker._check import check
 from sandboxcore_docker._config import DockerConfig, ServiceOptions
 from sandboxcore_docker._container import ImageFacts, Placement, command_line, container_body, keeps_shell_open
+from sandboxcore_docker._describe import _ports
 from sandboxcore_docker._endings import refused_by_init
 from sandboxcore_docker._endpoint import find_endpoint
 from sandboxcore_docker._errors import RULES, explain
@@ -57,6 +58,16 @@ def test_frames_come_apart_however_they_arrive(frames: list[tuple[int, bytes]], 
             heard[kind] += bytes(piece)
         stream = stream[size:]
     assert heard == {kind: b"".join(payload for k, payload in frames if k == kind) for kind in (1, 2)}
+
+
+def test_a_port_of_its_own_on_ipv6_is_not_taken_for_that_on_ipv4() -> None:
+    """Engines choose two where the first is taken there; an address of IPv4 leads to one of them only."""
+    told = {"PrivatePort": 7000, "Type": "tcp"}
+    both = [{**told, "IP": "::", "PublicPort": 32769}, {**told, "IP": "0.0.0.0", "PublicPort": 32768}]
+    found = {"container_port": 7000, "host_port": 32768, "address": "127.0.0.1", "protocol": "tcp"}
+    here = find_endpoint(DockerConfig(host="unix:///run/docker.sock"))
+    assert _ports(both, here) == [found]
+    assert _ports(both[:1], here) == [{**found, "host_port": 32769}]
 
 
 def test_what_has_no_frames_is_refused() -> None:

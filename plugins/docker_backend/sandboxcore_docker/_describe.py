@@ -124,8 +124,13 @@ def _exit_code(container: Mapping[str, Any]) -> int | None:
 
 
 def _ports(published: Iterable[Mapping[str, Any]], endpoint: Endpoint) -> list[dict[str, Any]]:
-    """List published ports once each, at an address that this machine can connect to."""
+    """List published ports once each, at an address that this machine can connect to.
+
+    An engine that publishes on all addresses may choose another host port for IPv6 (moby#42442), which IPv4 does not reach.
+    """
     here = endpoint.host or "127.0.0.1"
+    published = list(published)
+    in_ipv4 = {(port["PrivatePort"], port.get("Type")) for port in published if port.get("IP") == "0.0.0.0"}
     found = {
         (
             port["PrivatePort"],
@@ -134,7 +139,7 @@ def _ports(published: Iterable[Mapping[str, Any]], endpoint: Endpoint) -> list[d
             port.get("Type", "tcp"),
         )
         for port in published
-        if port.get("PublicPort")
+        if port.get("PublicPort") and not (port.get("IP") == "::" and (port["PrivatePort"], port.get("Type")) in in_ipv4)
     }
     keys = ("container_port", "host_port", "address", "protocol")
     return [dict(zip(keys, one, strict=True)) for one in sorted(found)]
