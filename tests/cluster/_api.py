@@ -106,7 +106,9 @@ def _turn(root: Path, kind: int) -> None:
 @functools.cache
 def _turns(root: Path) -> IO[str]:
     root.mkdir(parents=True, exist_ok=True)
-    return (root / "turns.lock").open("a")
+    file = (root / "turns.lock").open("a")
+    atexit.register(file.close)
+    return file
 
 
 def stop() -> None:

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent.parent
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     """The script as a module, with a folder of its own and nothing begun in the background."""
+    monkeypatch.delenv("CI", raising=False)
     found = importlib.util.spec_from_file_location("check_script", ROOT / "scripts" / "check.py")
     assert found is not None
     assert found.loader is not None
