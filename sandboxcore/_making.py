@@ -22,7 +22,7 @@ Making: TypeAlias = "asyncio.Task[Sequence[EnvironmentRef]]"
 _log = logging.getLogger("sandboxcore")
 
 #: Seconds past its time limit that a backend has for failing by itself, which says more than our own limit could.
-GRACE = 1.0
+GRACE = 3.0
 #: Seconds that a backend gets for undoing what it began, before what it left is looked for and destroyed.
 UNDO_SECONDS = 60.0
 
