@@ -50,7 +50,7 @@ def network_policies(spec: EnvironmentSpec, placement: Placement) -> list[dict[s
     resolvers: dict[str, Any] = dict(everyone)
     if alone:
         resolvers["matchExpressions"] = [{"key": SERVICE_NAME, "operator": "NotIn", "values": alone}]
-    found.append(_policy(placement, "dns", {"podSelector": resolvers, "policyTypes": ["Egress"], "egress": [dict(DNS)]}))
+    found.append(_policy(placement, "dns", {"podSelector": resolvers, "policyTypes": ["Egress"], "egress": [DNS]}))
     found += _networks(spec, placement)
     for name, service in spec.services.items():
         found += _outside(spec, name, service, placement)

@@ -73,8 +73,7 @@ class PodState:
     @property
     def exit_code(self) -> int | None:
         """How the container that commands run in has ended; None while it runs, or may run again."""
-        ended = self.phase in ("Succeeded", "Failed") and self.main is not None
-        return self.main.exit_code if ended and self.main else None
+        return self.main.exit_code if self.main and self.phase in ("Succeeded", "Failed") else None
 
     @property
     def succeeded(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -69,7 +70,7 @@ async def wait_ready(
     found = await waiting.run(deadline)
     if isinstance(found, list):
         return found
-    left = None if deadline is None else deadline - asyncio.get_running_loop().time()
+    left = deadline - asyncio.get_running_loop().time()
     raise await failure(watch, found.cause, timed_out=found.timed_out, log_lines=log_lines, left=left)
 
 
@@ -78,7 +79,7 @@ def _is_done(pod: PodState) -> bool:
 
 
 async def failure(
-    watch: PodWatch, cause: Cause | None, *, timed_out: bool = False, log_lines: int = 20, left: float | None = None
+    watch: PodWatch, cause: Cause | None, *, timed_out: bool = False, log_lines: int = 20, left: float = math.inf
 ) -> ProvisionError:
     """Build the error of a cause, with log lines where the cause has some; None: nothing is known but that time is up.
 
@@ -94,8 +95,7 @@ async def failure(
     lines = []
     if cause.logs and cause.pod:
         with contextlib.suppress(TimeoutError):
-            patience = _LOG_PATIENCE if left is None else min(_LOG_PATIENCE, left)
-            async with asyncio.timeout(_LOG_PATIENCE_LATE if timed_out else max(_LOG_PATIENCE_LATE, patience)):
+            async with asyncio.timeout(max(_LOG_PATIENCE_LATE, min(_LOG_PATIENCE, left))):
                 lines = await _last_lines(watch, cause, log_lines)
     if lines:
         text = "\n".join([f"{text}; its last lines:", *lines])

@@ -172,7 +172,7 @@ def _policy(name: str, where: dict[str, str], *, closed: bool, tasks: bool) -> d
     spec: dict[str, Any] = {"podSelector": own, "policyTypes": []}
     if closed:
         spec["policyTypes"].append("Egress")
-        spec["egress"] = [{"to": [{"podSelector": own}]}, copy.deepcopy(dict(DNS))]
+        spec["egress"] = [{"to": [{"podSelector": own}]}, copy.deepcopy(DNS)]
     if tasks:
         spec["policyTypes"].append("Ingress")
         controller = {"from": [_NO_SANDBOX], "ports": [{"protocol": "TCP", "port": TASK_PORT}]}
