@@ -8,10 +8,16 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pytest
+
 from sandboxcore.abc import Channel
+from sandboxcore.errors import ExecTimeoutError
+from sandboxcore.guest import Guest
+from sandboxcore.values import ExecRequest, ExecResult
 
 
 class SocketChannel(Channel):
@@ -92,6 +98,35 @@ def marked(mark: str) -> list[int]:
         except OSError:  # ended meanwhile
             continue
     return found
+
+
+async def timed_out(guest: Guest, request: Callable[[float], ExecRequest], said: Callable[[ExecResult], bytes]) -> ExecResult:
+    """Run a command into its timeout, a longer one if it had said nothing: on a busy machine it may not have begun in less."""
+    for seconds in (0.5, 3, 15):
+        with pytest.raises(ExecTimeoutError) as caught:
+            await guest.executor.exec(request(seconds))
+        result = caught.value.result
+        assert result is not None
+        if said(result):
+            break
+    return result
+
+
+async def in_time(guest: Guest, request: ExecRequest, after: Callable[[], None]) -> None:
+    """Run a command into its timeout, and see that it ends within 2 seconds after that: a stall spoils one try, a defect all.
+
+    Args:
+        after: Looks, after each try, whether anything is left of it.
+    """
+    assert request.timeout is not None
+    late: list[float] = []
+    while len(late) < 4 and (not late or late[-1] > 2):
+        began = time.monotonic()
+        with pytest.raises(ExecTimeoutError):
+            await guest.executor.exec(request)
+        late.append(time.monotonic() - began - request.timeout)
+        after()
+    assert min(late) <= 2
 
 
 async def until(condition: Callable[[], bool], seconds: float = 5.0) -> bool:

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 from sandboxcore_kubernetes import ApiError, Cluster, ClusterConfig, UnreachableError, leases
 from sandboxcore_kubernetes.doctor import check_cluster
-from sandboxcore_kubernetes.rbac import POD_RULES, missing, role
+from sandboxcore_kubernetes.rbac import POD_RULES, missing
 
 from sandboxcore.errors import UsageError
+from tests.granting import grant, until_granted
 
 from .conftest import open_connections, pod, running
 
@@ -134,18 +135,8 @@ async def test_rights_that_are_missing_come_with_the_role_that_gives_them(config
         findings = {finding.check: finding for finding in await check_cluster(limited)}
         assert findings["rights"].status == "error"
         assert '"kind": "Role"' in findings["rights"].fix
-        await cluster.create(role(lacking, name=user, namespace=cluster.namespace))
-        binding = {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "RoleBinding",
-            "metadata": {"name": user},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": user},
-            "subjects": [{"kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io"}],
-        }
-        await cluster.create(binding)
-        async with asyncio.timeout(30):  # the server's caches
-            while await missing(theirs):  # noqa: ASYNC110
-                await asyncio.sleep(0.1)
+        await grant(cluster, user, lacking)
+        await until_granted(theirs, POD_RULES)
     findings = {finding.check: finding for finding in await check_cluster(limited)}
     assert findings["rights"].status == "ok"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import uuid
@@ -13,13 +12,13 @@ from typing import Any
 import pytest
 import yaml
 from sandboxcore_kubernetes import ApiError, Cluster
-from sandboxcore_kubernetes.rbac import missing, role
 from sandboxcore_opensandbox._config import OpenSandboxConfig
 from sandboxcore_opensandbox._doctor import RULES
 from sandboxcore_opensandbox.pools import Pools, pool_objects
 
 from sandboxcore.errors import ProvisionError, SandboxError, UsageError
 from tests.cluster import kubectl
+from tests.granting import grant, until_granted
 from tests.opensandbox import places
 from tests.opensandbox.test_commands import run, where
 
@@ -110,19 +109,9 @@ async def test_nothing_is_left_of_a_manifest_that_is_refused(cluster: Cluster) -
 
 async def test_the_role_that_the_doctor_prints_is_enough_to_manage_pools(crd: Mapping[str, Any], cluster: Cluster) -> None:
     user = f"user-{uuid.uuid4().hex[:6]}"
-    await cluster.create(role(RULES, name=user, namespace=cluster.namespace))
-    binding = {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "RoleBinding",
-        "metadata": {"name": user},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": user},
-        "subjects": [{"kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io"}],
-    }
-    await cluster.create(binding)
+    await grant(cluster, user, RULES)
     async with await Cluster.connect(OpenSandboxConfig(**crd, impersonate_user=user)) as theirs:
-        async with asyncio.timeout(30):  # the server's caches
-            while await missing(theirs, RULES):  # noqa: ASYNC110
-                await asyncio.sleep(0.1)
+        await until_granted(theirs, RULES)
         pools = Pools(theirs)
         for maximum in (1, 2):
             await pools.apply(objects("ruled", maximum=maximum))
