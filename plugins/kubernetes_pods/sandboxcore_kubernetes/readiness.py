@@ -95,7 +95,7 @@ async def failure(
     lines = []
     if cause.logs and cause.pod:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(_LOG_PATIENCE_LATE, min(_LOG_PATIENCE, left))):
+            async with asyncio.timeout(_LOG_PATIENCE_LATE if timed_out else max(_LOG_PATIENCE_LATE, min(_LOG_PATIENCE, left))):
                 lines = await _last_lines(watch, cause, log_lines)
     if lines:
         text = "\n".join([f"{text}; its last lines:", *lines])
